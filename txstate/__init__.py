@@ -1,0 +1,75 @@
+"""Shared state on Redis and Valkey as transactions: plain functions over dict-like documents.
+
+Strictly serializable, applied exactly once, at one round trip. Start with `Store`, `AsyncStore` and `transactional`.
+"""
+
+from txstate._codec import JSON
+from txstate._docs import Doc
+from txstate._snapshot import Snapshot
+from txstate.errors import (
+    CodecError,
+    CommitUnknown,
+    ConflictError,
+    CrossSlotError,
+    FieldNotLoaded,
+    NotDurable,
+    ServerRefused,
+    StoreUnavailable,
+    TxStateError,
+    UsageError,
+    VersionMismatch,
+    WrongType,
+)
+from txstate.events import (
+    CallbackFailed,
+    Committed,
+    Conflicted,
+    Disrupted,
+    Event,
+    GaveUp,
+    InDoubt,
+    Resolved,
+    Stats,
+)
+from txstate.resolution import Resolution
+from txstate.retry import Retry
+from txstate.store import AsyncStore, Store
+from txstate.transactional import transactional
+from txstate.tx import AsyncTx, Tx
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "JSON",
+    "AsyncStore",
+    "AsyncTx",
+    "CallbackFailed",
+    "CodecError",
+    "CommitUnknown",
+    "Committed",
+    "ConflictError",
+    "Conflicted",
+    "CrossSlotError",
+    "Disrupted",
+    "Doc",
+    "Event",
+    "FieldNotLoaded",
+    "GaveUp",
+    "InDoubt",
+    "NotDurable",
+    "Resolution",
+    "Resolved",
+    "Retry",
+    "ServerRefused",
+    "Snapshot",
+    "Stats",
+    "Store",
+    "StoreUnavailable",
+    "Tx",
+    "TxStateError",
+    "UsageError",
+    "VersionMismatch",
+    "WrongType",
+    "__version__",
+    "transactional",
+]

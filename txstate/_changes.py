@@ -1,0 +1,113 @@
+"""What a commit has to do to one document, and how that is found out.
+
+Owns the difference between what was read and what a function left behind. Knows nothing of how a document is
+used in between, and nothing of commands: the engine turns `Changes` into them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from txstate._codec import JSON, VERSION_FIELD, encode, encode_name, is_same
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class Keep(Enum):
+    """The type of `KEEP`."""
+
+    KEEP = "keep"
+
+
+class Absent(Enum):
+    """The types of `MISSING` and `NOT_LOADED`."""
+
+    MISSING = "missing"
+    NOT_LOADED = "not loaded"
+
+
+KEEP: Final = Keep.KEEP
+"""The document's expiry stays as it is."""
+
+MISSING: Final = Absent.MISSING
+"""In place of a value: the document has no such field."""
+
+NOT_LOADED: Final = Absent.NOT_LOADED
+"""In place of a value: there may be one, only other fields were fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a commit has to do to one document, besides writing its version.
+
+    Attributes:
+        delete_first: the document was deleted, and perhaps created anew: DEL before everything else.
+        set: names and values in turn, for HSET; may be empty.
+        unset: names, for HDEL; may be empty.
+        exists: whether there is a document afterwards.
+        ttl: milliseconds; None to remove the expiry; `KEEP`.
+    """
+
+    delete_first: bool
+    set: tuple[bytes, ...]
+    unset: tuple[bytes, ...]
+    exists: bool
+    ttl: int | Keep | None
+
+    def apply(self, raw: Mapping[bytes, bytes | None]) -> dict[bytes, bytes | None]:
+        """The fields afterwards, from those before; None for those known to be missing."""
+        after = {} if self.delete_first else dict(raw)
+        after.update(zip(self.set[::2], self.set[1::2], strict=True))
+        after.update(dict.fromkeys(self.unset))
+        return after
+
+
+def difference(
+    before: Mapping[bytes, bytes | None],
+    values: Mapping[str, JSON],
+    touched: Iterable[str],
+    *,
+    key: str,
+    whole: bool,
+) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """The touched fields that differ from what is stored.
+
+    Args:
+        before: what was read.
+        values: the live values.
+        touched: names of those that may differ.
+        key: the document, for errors.
+        whole: whether `before` is all there is. If not, a field may have been assigned and then removed that was
+            never read; it may be stored.
+
+    Returns:
+        Names and encoded values, in turn, of fields to set; and names of fields to remove.
+
+    Raises:
+        CodecError: a list or dict was given something that can't be stored.
+    """
+    assigned: list[bytes] = []
+    removed: list[bytes] = []
+    for name in touched:
+        field, value = encode_name(name, key=key), values[name]
+        old = before.get(field)
+        if value is MISSING:
+            if old is not None or (field not in before and not whole):
+                removed.append(field)
+            continue
+        encoded = encode(value, key=key, field=name)
+        if old is None or not is_same(encoded, old):
+            assigned += (field, encoded)
+    return tuple(assigned), tuple(removed)
+
+
+def dropped_fields(
+    before: Mapping[bytes, bytes | None], values: Mapping[str, JSON], *, key: str
+) -> tuple[bytes, ...]:
+    """The names of stored fields that a document whose fields are exactly these has no more."""
+    kept = {encode_name(name, key=key) for name, value in values.items() if value is not MISSING}
+    kept.add(VERSION_FIELD)
+    return tuple(field for field, raw in before.items() if raw is not None and field not in kept)

@@ -1,0 +1,193 @@
+"""What a store and its views share: where the data is, the connections, the embedded server, the counters.
+
+Also everything of `Store` and `AsyncStore` that does no I/O, so that it is written once.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+
+from txstate._engine.settings import Settings
+from txstate._target import PRIVATE, Fsync, Private, Target, target_of
+from txstate.errors import UsageError
+from txstate.retry import Retry, checked
+
+if TYPE_CHECKING:
+    import asyncio
+    import os
+    from collections.abc import Callable
+
+    from txstate._drivers.aio import AsyncDriver
+    from txstate._drivers.sync import SyncDriver
+    from txstate.embedded import EmbeddedServer
+    from txstate.events import Event, Stats
+
+D = TypeVar("D", "SyncDriver", "AsyncDriver")
+
+
+class Core(Generic[D]):
+    """The connections of one store, shared by its views.
+
+    Attributes:
+        target: what it was opened on.
+        max_connections: how many there may be at once.
+        driver: None until the server is there.
+        server: the embedded server, if it has one.
+        opening: under asyncio, the start of that server.
+        closed: under asyncio, whether the store was closed.
+    """
+
+    def __init__(self, target: Target, max_connections: int) -> None:
+        self.target, self.max_connections = target, max_connections
+        self.driver: D | None = None
+        self.server: EmbeddedServer | None = None
+        self.opening: asyncio.Future[None] | None = None
+        self.closed = False
+
+    @property
+    def url(self) -> str:
+        """The address that any process can open.
+
+        Raises:
+            UsageError: the embedded server was not started yet.
+        """
+        if self.target.source is not None:
+            return self.target.source.url()
+        if self.server is not None:
+            return self.server.url
+        if self.target.url is None:
+            raise UsageError(
+                "an AsyncStore starts its server at `async with` or the first await: no url before that"
+            )
+        return self.target.url
+
+
+class StoreBase(Generic[D]):
+    """What both twins do alike."""
+
+    _asynchronous: ClassVar[bool]
+    _interruptions: ClassVar[tuple[type[BaseException], ...]]
+
+    def __init__(
+        self,
+        target: str | os.PathLike[str] | Private = PRIVATE,
+        *,
+        client: Any = None,
+        namespace: str = "",
+        retry: Retry = Retry(),  # noqa: B008 - immutable
+        timeout: float = 5.0,
+        max_connections: int = 50,
+        fsync: Fsync = "everysec",
+        on_event: Callable[[Event], object] | None = None,
+    ) -> None:
+        """Open a store. No network I/O happens here, but an embedded server is started by a `Store`.
+
+        Args:
+            target: a folder (embedded and durable, shared by all processes that open it) or an address
+                (``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``); by default a private
+                embedded server that is gone when the store is closed.
+            client: a redis-py client whose connection settings are taken over, instead of a target. Its retries are
+                not: they would apply a commit twice.
+            namespace: prefix of every key, the library's own included.
+            retry: how long a transaction is pursued.
+            timeout: seconds for one reply of the server, and for connecting.
+            max_connections: more transactions than that at once wait, until their deadline.
+            fsync: of an embedded folder: ``"everysec"`` loses at most a second at a power cut, ``"always"`` nothing.
+            on_event: called with every event (`txstate.events`), in the thread or task where it happens.
+
+        Raises:
+            UsageError: the arguments name nothing that could be opened.
+            StoreUnavailable: the embedded server could not be started.
+            TypeError: `retry` is not a `txstate.Retry`.
+        """
+        _check(namespace, timeout, max_connections, on_event)
+        opened = target_of(target, client, fsync, asynchronous=self._asynchronous)
+        options = {"namespace": namespace, "retry": checked(retry), "timeout": timeout, "on_event": on_event}
+        self._open(opened, max_connections, options)
+
+    def _open(self, target: Target, max_connections: int, options: dict[str, Any]) -> None:
+        self._core: Core[D] = Core(target, max_connections)
+        self._settings = Settings(interruptions=self._interruptions, **options)
+        self._is_view = False
+        self._start()
+
+    def _start(self) -> None:
+        """Begin what must be ready when the constructor returns."""
+        raise NotImplementedError
+
+    @property
+    def url(self) -> str:
+        """The address that any other process can open.
+
+        Raises:
+            UsageError: an `AsyncStore` has not started its embedded server yet.
+        """
+        return self._core.url
+
+    def options(self, *, retry: Retry | None = None, namespace: str | None = None) -> Self:
+        """A view on the same connections with other settings. Closing it does nothing.
+
+        Args:
+            retry: how long a transaction is pursued; by default as in this store.
+            namespace: prefix of every key, in place of this store's.
+
+        Raises:
+            TypeError: `retry` is not a `txstate.Retry`.
+            UsageError: the namespace is no str.
+        """
+        changed: dict[str, Any] = {}
+        if retry is not None:
+            changed["retry"] = checked(retry)
+        if namespace is not None:
+            _check(namespace, self._settings.timeout, self._core.max_connections, None)
+            changed["namespace"] = namespace
+        view = object.__new__(type(self))
+        view._core, view._is_view = self._core, True
+        view._settings = replace(self._settings, **changed)
+        return view
+
+    def stats(self) -> Stats:
+        """Counts since the store was opened; its views share them."""
+        return self._settings.counters.stats()
+
+    def __repr__(self) -> str:
+        target = self._core.target
+        if target.embedded:
+            where = "private" if target.folder is None else target.folder
+        else:
+            where = re.sub(r"//[^/@]*@", "//", self._core.url)
+        return f"<{type(self).__name__} {where} namespace={self._settings.namespace!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the target, not the connections: the other process makes its own."""
+        target = self._core.target
+        if target.embedded and target.folder is None:
+            target = replace(target, url=self._core.url)
+        options = {
+            name: getattr(self._settings, name) for name in ("namespace", "retry", "timeout", "on_event")
+        }
+        return _reopened, (type(self), target, self._core.max_connections, options)
+
+
+def _reopened(
+    kind: type[StoreBase[Any]], target: Target, max_connections: int, options: dict[str, Any]
+) -> Any:
+    """Unpickle a store."""
+    store = kind.__new__(kind)
+    store._open(target, max_connections, options)  # noqa: SLF001 - the constructor's second half
+    return store
+
+
+def _check(namespace: object, timeout: object, max_connections: object, on_event: object) -> None:
+    """Refuse what could only fail later, far from its cause."""
+    if not isinstance(namespace, str):
+        raise UsageError(f"namespace= takes a str, not {namespace!r}")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+        raise UsageError(f"timeout= takes a positive, finite number of seconds, not {timeout!r}")
+    if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
+        raise UsageError(f"max_connections= takes a positive int, not {max_connections!r}")
+    if on_event is not None and not callable(on_event):
+        raise UsageError(f"on_event= takes a function, not {on_event!r}")

@@ -1,0 +1,241 @@
+"""The asyncio driver: one task, one transaction; the pool is shared by all tasks of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from txstate._drivers.fork import forget_in_children
+from txstate._drivers.pool import Pool, closed
+from txstate._drivers.source import failed
+from txstate._drivers.wire import Replies, pack
+from txstate._effects import Acquire, Call, Connect, Exhausted, Lost, Send
+from txstate.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from txstate._drivers.source import Source
+    from txstate._effects import Command, Effect, Steps
+    from txstate._engine.session import Session
+
+    _Waiter = asyncio.Future["AsyncChannel"]
+
+T = TypeVar("T")
+
+_BUFFER: Final = 65536
+_abandoned: Final[list[object]] = []
+"""What a forked child inherited of the parent's event loop. Kept, because finalizers would talk to the peer."""
+
+
+class AsyncChannel:
+    """One place in the pool, and its stream."""
+
+    def __init__(self, driver: AsyncDriver) -> None:
+        self.session: Session | None = None
+        self._driver = driver
+        self._connection: Any = None
+        self._reader: asyncio.StreamReader | None = None
+        self.writer: asyncio.StreamWriter | None = None
+        self._replies = Replies()
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a stream."""
+        return self.writer is not None
+
+    async def connect(self, source: Source, timeout: float) -> None:
+        """Connect and authenticate, by redis-py; from then on the stream is ours."""
+        connection = source.connection(timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                await connection.connect()
+        except BaseException as error:
+            connection._close()  # noqa: SLF001 - its public disconnect() waits, and clean-up must not
+            if isinstance(error, Exception):
+                raise failed(error) from error
+            raise
+        self._connection = connection
+        self._reader, self.writer = connection._reader, connection._writer  # noqa: SLF001 - shown nowhere else
+        self._replies, self.session = Replies(), None
+
+    async def exchange(self, commands: Sequence[Command], timeout: float) -> list[object]:
+        """Send a batch and read its replies."""
+        replies: list[object] = []
+        reader, writer = self._reader, self.writer
+        if reader is None or writer is None or writer.is_closing():
+            raise Lost(replies, sent=False, cause=ConnectionError("there is no connection"))
+        sent = False
+        try:
+            data = pack(commands)
+            async with asyncio.timeout(timeout):
+                sent = True
+                writer.write(data)
+                while not self._replies.take(replies, len(commands)):
+                    chunk = await reader.read(_BUFFER)
+                    if not chunk:
+                        raise ConnectionError("the server closed the connection")
+                    self._replies.feed(chunk, len(chunk))
+        except BaseException as error:
+            raise Lost(replies, sent=sent, cause=error) from error
+        return replies
+
+    def drop(self) -> None:
+        """Close the stream, without waiting."""
+        self.session = self._reader = self.writer = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection._close()  # noqa: SLF001 - its public disconnect() waits, and clean-up must not
+
+    def release(self) -> None:
+        """Give the place back."""
+        self._driver.release(self)
+
+    def forget(self) -> None:
+        """Let go in a forked child; closing would reach the parent's event loop."""
+        _abandoned.append((self._connection, self._reader, self.writer))
+        self.session = self._connection = self._reader = self.writer = None
+
+
+class AsyncDriver:
+    """Performs effects under asyncio.
+
+    Args:
+        source: where connections come from.
+        max_connections: how many there may be at once.
+    """
+
+    def __init__(self, source: Source, max_connections: int) -> None:
+        self._source, self._limit = source, max_connections
+        self._pool: Pool[AsyncChannel, _Waiter] = Pool(max_connections, lambda: AsyncChannel(self))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._settling: set[asyncio.Task[Any]] = set()
+        forget_in_children(self)
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Run a generator of the engine to its end. Whatever fails enters it by `throw`.
+
+        If it goes on after an interruption, it resolves a commit in doubt: that is shielded from further
+        cancellation, and bounded by the engine.
+        """
+        self._bind()
+        try:
+            effect = next(steps)
+        except StopIteration as stop:
+            result: T = stop.value
+        else:
+            result = await self._drive(steps, effect, shield=True)
+        return result
+
+    async def _drive(self, steps: Steps[T], effect: Effect, *, shield: bool) -> Any:
+        while True:
+            try:
+                try:
+                    argument = await self._perform(effect)
+                except BaseException as error:  # noqa: BLE001 - the engine decides about every one of them
+                    effect = steps.throw(error)
+                    if shield and _interrupts(error):
+                        return await self._shielded(self._drive(steps, effect, shield=False))
+                else:
+                    effect = steps.send(argument)
+            except StopIteration as stop:
+                return stop.value
+
+    async def _shielded(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Let the work come to its end, whatever is cancelled meanwhile."""
+        task = asyncio.ensure_future(_outcome(work))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                continue
+        result, error = task.result()
+        if error is not None:
+            raise error
+        return result
+
+    def _bind(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise UsageError(
+                "an AsyncStore belongs to the event loop that used it first; open one for each loop"
+            )
+
+    async def _perform(self, effect: Effect) -> Any:
+        if isinstance(effect, Send):
+            return await cast("AsyncChannel", effect.channel).exchange(effect.commands, effect.timeout)
+        if isinstance(effect, Call):
+            result = effect.function(*effect.args)
+            return await result if inspect.isawaitable(result) else result
+        if isinstance(effect, Acquire):
+            return await self._acquire(effect.timeout)
+        if isinstance(effect, Connect):
+            return await cast("AsyncChannel", effect.channel).connect(self._source, effect.timeout)
+        return await asyncio.sleep(effect.seconds)
+
+    async def _acquire(self, timeout: float) -> AsyncChannel:
+        channel = self._pool.take()
+        if channel is not None:
+            return channel
+        waiter: _Waiter = asyncio.get_running_loop().create_future()
+        self._pool.wait(waiter)
+        try:
+            async with asyncio.timeout(max(0.0, timeout)):
+                return await asyncio.shield(waiter)
+        except BaseException as error:
+            if not self._pool.leave(waiter) and waiter.done() and waiter.exception() is None:
+                self.release(waiter.result())
+            if isinstance(error, TimeoutError):
+                raise Exhausted(f"no connection was free within {timeout:.2f} s") from None
+            raise
+
+    def release(self, channel: AsyncChannel) -> None:
+        """Take a channel back, or hand it to who has waited longest."""
+        waiter = self._pool.give(channel)
+        if waiter is not None:
+            waiter.set_result(channel)
+
+    def close(self) -> None:
+        """Close all connections; those in use when they are given back."""
+        for waiter in self._pool.close():
+            waiter.set_exception(closed())
+
+    async def aclose(self) -> None:
+        """Close, and wait until commits that were cancelled are resolved and the streams are closed."""
+        if self._settling:
+            await asyncio.wait(list(self._settling))
+        writers = [channel.writer for channel in self._pool.all() if channel.writer is not None]
+        self.close()
+        for writer in writers:
+            if writer.is_closing():
+                with contextlib.suppress(OSError):  # the peer may be gone already: closed is closed
+                    await writer.wait_closed()
+
+    def forget(self) -> None:
+        """Start anew in a forked child."""
+        for channel in self._pool.all():
+            channel.forget()
+        was_closed = self._pool.closed
+        self._pool = Pool(self._limit, lambda: AsyncChannel(self))
+        self._pool.closed = was_closed
+        self._loop, self._settling = None, set()
+
+
+async def _outcome(work: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+    """The result or the error as a value: a task that raises CancelledError would lose its cause."""
+    try:
+        return await work, None
+    except BaseException as error:  # noqa: BLE001 - handed on, to be raised where it is awaited
+        return None, error
+
+
+def _interrupts(error: BaseException) -> bool:
+    """Whether an error is an interruption, or a batch that was cut short by one."""
+    return not isinstance(error, Exception) or (isinstance(error, Lost) and error.interruption is not None)

@@ -1,0 +1,152 @@
+"""Where connections come from: a URL, or the settings of a redis-py client.
+
+Connections are made by redis-py (it knows TLS, ACL users, credential providers and unix sockets), but with its
+retries, health checks and maintenance notifications off: each of them could send something between WATCH and EXEC,
+or put another socket under the transaction's feet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+import redis
+import redis.asyncio
+import redis.asyncio.connection
+import redis.connection
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from txstate._effects import ReplyError, Unreachable
+from txstate.errors import UsageError
+
+_SCHEMES: Final = {
+    "redis": "redis",
+    "valkey": "redis",
+    "rediss": "rediss",
+    "valkeys": "rediss",
+    "unix": "unix",
+}
+
+_OURS: Final = frozenset(
+    {
+        "retry",
+        "retry_on_error",
+        "retry_on_timeout",
+        "health_check_interval",
+        "max_connections",
+        "timeout",
+        "socket_timeout",
+        "socket_connect_timeout",
+        "event_dispatcher",
+        "himport_registry",
+        "maint_notifications_config",
+        "maint_notifications_pool_handler",
+        "maintenance_state",
+        "maintenance_notification_hash",
+        "orig_host_address",
+        "orig_socket_timeout",
+        "orig_socket_connect_timeout",
+        "oss_cluster_maint_notifications_handler",
+    }
+)
+"""Settings of a client that are not taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Makes connection objects; makes no connections.
+
+    Args:
+        kind: redis-py's connection class.
+        settings: its arguments.
+        asynchronous: whether it is one of `redis.asyncio`.
+    """
+
+    kind: type[Any]
+    settings: dict[str, Any]
+    asynchronous: bool
+
+    @classmethod
+    def of_url(cls, url: str, *, asynchronous: bool) -> Source:
+        """From a URL, its options included.
+
+        Raises:
+            UsageError: it is none that redis-py understands.
+        """
+        scheme, separator, rest = url.partition("://")
+        if scheme not in _SCHEMES:
+            raise UsageError(f"unknown scheme {scheme!r} in {url!r}; known ones: {', '.join(_SCHEMES)}")
+        module = redis.asyncio.connection if asynchronous else redis.connection
+        try:
+            settings: dict[str, Any] = dict(module.parse_url(_SCHEMES[scheme] + separator + rest))
+        except ValueError as error:
+            raise UsageError(f"the address {url!r} can't be used: {error}") from error
+        kind = settings.pop("connection_class", module.Connection)
+        return cls._checked(kind, settings, asynchronous=asynchronous)
+
+    @classmethod
+    def of_client(cls, client: object, *, asynchronous: bool) -> Source:
+        """From the settings of a redis-py client.
+
+        Raises:
+            UsageError: it is no client, or the other twin's.
+        """
+        if isinstance(client, redis.asyncio.Redis) != asynchronous or not isinstance(
+            client, redis.Redis | redis.asyncio.Redis
+        ):
+            wanted = "redis.asyncio.Redis" if asynchronous else "redis.Redis"
+            raise UsageError(
+                f"client= takes a {wanted}, not {type(client).__module__}.{type(client).__name__}"
+            )
+        pool: Any = client.connection_pool
+        return cls._checked(pool.connection_class, dict(pool.connection_kwargs), asynchronous=asynchronous)
+
+    @classmethod
+    def _checked(cls, kind: type[Any], settings: dict[str, Any], *, asynchronous: bool) -> Source:
+        kept = {name: value for name, value in settings.items() if name not in _OURS}
+        source = cls(kind, kept, asynchronous)
+        try:
+            source.connection(1.0)
+        except (TypeError, ValueError, RedisError) as error:
+            raise UsageError(f"the connection's settings can't be used: {error}") from error
+        return source
+
+    def connection(self, timeout: float) -> Any:
+        """A new connection object of redis-py's, not connected yet."""
+        retry = redis.asyncio.retry.Retry(NoBackoff(), 0) if self.asynchronous else Retry(NoBackoff(), 0)
+        settings = dict(self.settings)
+        if not issubclass(self.kind, redis.connection.UnixDomainSocketConnection):
+            settings["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+        return self.kind(
+            **settings,
+            retry=retry,
+            health_check_interval=0,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+        )
+
+    def url(self) -> str:
+        """An address that other processes can open."""
+        settings = self.settings
+        user = quote(settings.get("username") or "", safe="")
+        password = quote(settings.get("password") or "", safe="")
+        login = f"{user}:{password}@" if user or password else ""
+        if "path" in settings:
+            return f"unix://{login}{quote(settings['path'])}?db={settings.get('db') or 0}"
+        scheme = "rediss" if "SSL" in self.kind.__name__ else "redis"
+        where = f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
+        return f"{scheme}://{login}{where}/{settings.get('db') or 0}"
+
+
+def failed(error: BaseException) -> Exception:
+    """What a failure to connect means: the server refused (with its code), or it could not be reached."""
+    code = getattr(error, "status_code", None)
+    if isinstance(error, RedisError) and (code or isinstance(error, redis.ResponseError)):
+        return ReplyError(f"{code or 'ERR'} {error}" if code else str(error))
+    unreachable = Unreachable(f"{type(error).__name__}: {error}")
+    unreachable.__cause__ = error
+    return unreachable

@@ -1,0 +1,199 @@
+"""The blocking driver: one thread, one transaction; the pool is shared by all threads."""
+
+from __future__ import annotations
+
+import os
+import queue
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+
+from txstate._drivers.fork import forget_in_children
+from txstate._drivers.pool import Pool, closed
+from txstate._drivers.source import failed
+from txstate._drivers.wire import Replies, pack
+from txstate._effects import Acquire, Call, Connect, Exhausted, Lost, Send
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from txstate._drivers.source import Source
+    from txstate._effects import Command, Effect, Steps
+    from txstate._engine.session import Session
+    from txstate.errors import UsageError
+
+    _Waiter: TypeAlias = queue.SimpleQueue["SyncChannel | UsageError"]
+
+T = TypeVar("T")
+
+_BUFFER = 65536
+
+
+class SyncChannel:
+    """One place in the pool, and its socket."""
+
+    def __init__(self, driver: SyncDriver) -> None:
+        self.session: Session | None = None
+        self._driver = driver
+        self._connection: Any = None
+        self._socket: socket.socket | None = None
+        self._replies = Replies()
+        self._buffer = bytearray(_BUFFER)
+        self._timeout: float | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a socket."""
+        return self._socket is not None
+
+    def connect(self, source: Source, timeout: float) -> None:
+        """Connect and authenticate, by redis-py; from then on the socket is ours."""
+        connection = source.connection(timeout)
+        try:
+            connection.connect()
+        except Exception as error:
+            raise failed(error) from error
+        except BaseException:
+            connection.disconnect()
+            raise
+        self._connection, self._socket = connection, connection._sock  # noqa: SLF001 - redis-py shows it nowhere else
+        self._replies, self._timeout, self.session = Replies(), None, None
+
+    def exchange(self, commands: Sequence[Command], timeout: float) -> list[object]:
+        """Send a batch and read its replies."""
+        replies: list[object] = []
+        sock = self._socket
+        if sock is None:
+            raise Lost(replies, sent=False, cause=ConnectionError("there is no connection"))
+        sent = isinstance(sock, ssl.SSLSocket)  # TLS may have sent a part before it fails
+        try:
+            if timeout != self._timeout:
+                sock.settimeout(timeout)
+                self._timeout = timeout
+            data = memoryview(pack(commands))
+            while data:
+                data = data[sock.send(data) :]
+                sent = True
+            until = time.monotonic() + timeout
+            while not self._replies.take(replies, len(commands)):
+                if time.monotonic() > until:
+                    raise TimeoutError("no complete reply in time")
+                length = sock.recv_into(self._buffer)
+                if length == 0:
+                    raise ConnectionError("the server closed the connection")
+                self._replies.feed(self._buffer, length)
+        except Exception as error:
+            raise Lost(replies, sent=sent, cause=error) from error
+        except BaseException as interruption:
+            raise Lost(replies, sent=True, cause=interruption) from interruption
+        return replies
+
+    def drop(self) -> None:
+        """Close the socket."""
+        self.session, self._socket = None, None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+    def release(self) -> None:
+        """Give the place back."""
+        self._driver.release(self)
+
+    def forget(self) -> None:
+        """Close this process's copy of the socket; a shutdown would reach the parent's as well."""
+        sock, self._socket, self.session = self._socket, None, None
+        self._connection = None
+        if sock is not None:
+            os.close(sock.detach())
+
+
+class SyncDriver:
+    """Performs effects over blocking sockets.
+
+    Args:
+        source: where connections come from.
+        max_connections: how many there may be at once.
+    """
+
+    def __init__(self, source: Source, max_connections: int) -> None:
+        self._source, self._limit = source, max_connections
+        self._lock = threading.Lock()
+        self._pool: Pool[SyncChannel, _Waiter] = Pool(max_connections, lambda: SyncChannel(self))
+        forget_in_children(self)
+
+    def run(self, steps: Steps[T]) -> T:
+        """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""
+        try:
+            effect = next(steps)
+            while True:
+                try:
+                    argument = self._perform(effect)
+                except BaseException as error:  # noqa: BLE001 - the engine decides about every one of them
+                    effect = steps.throw(error)
+                else:
+                    effect = steps.send(argument)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def _perform(self, effect: Effect) -> Any:
+        if isinstance(effect, Send):
+            return cast("SyncChannel", effect.channel).exchange(effect.commands, effect.timeout)
+        if isinstance(effect, Call):
+            return effect.function(*effect.args)
+        if isinstance(effect, Acquire):
+            return self._acquire(effect.timeout)
+        if isinstance(effect, Connect):
+            return cast("SyncChannel", effect.channel).connect(self._source, effect.timeout)
+        return time.sleep(effect.seconds)
+
+    def _acquire(self, timeout: float) -> SyncChannel:
+        waiter: _Waiter = queue.SimpleQueue()
+        with self._lock:
+            channel = self._pool.take()
+            if channel is not None:
+                return channel
+            self._pool.wait(waiter)
+        try:
+            got = waiter.get(timeout=max(0.0, timeout))
+        except BaseException as error:
+            with self._lock:
+                waited = self._pool.leave(waiter)
+            if not waited:
+                self._pass_on(waiter.get())
+            if isinstance(error, queue.Empty):
+                raise Exhausted(f"no connection was free within {timeout:.2f} s") from None
+            raise
+        if isinstance(got, SyncChannel):
+            return got
+        raise got
+
+    def _pass_on(self, got: SyncChannel | UsageError) -> None:
+        """What arrived in the moment in which its receiver gave up."""
+        if isinstance(got, SyncChannel):
+            self.release(got)
+
+    def release(self, channel: SyncChannel) -> None:
+        """Take a channel back, or hand it to who has waited longest."""
+        with self._lock:
+            waiter = self._pool.give(channel)
+        if waiter is not None:
+            waiter.put(channel)
+
+    def close(self) -> None:
+        """Close all connections; those in use when they are given back."""
+        with self._lock:
+            waiting = self._pool.close()
+        for waiter in waiting:
+            waiter.put(closed())
+
+    def forget(self) -> None:
+        """Start anew in a forked child."""
+        for channel in self._pool.all():
+            channel.forget()
+        was_closed = self._pool.closed
+        self._lock = threading.Lock()
+        self._pool = Pool(self._limit, lambda: SyncChannel(self))
+        self._pool.closed = was_closed

@@ -1,0 +1,49 @@
+"""Bytes: commands packed for a whole batch at once, replies parsed by one reader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import hiredis
+
+from txstate._effects import ReplyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from txstate._effects import Command
+
+_NOT_ENOUGH: Final = object()
+
+
+def pack(commands: Sequence[Command]) -> bytes:
+    """A batch as it goes over the wire."""
+    pack_command: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows 1-tuples only
+    return b"".join([pack_command(command) for command in commands])
+
+
+class Replies:
+    """The replies to batches on one socket, as bytes come in."""
+
+    __slots__ = ("_reader",)
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_NOT_ENOUGH)
+
+    def feed(self, data: bytes | bytearray, length: int) -> None:
+        """Take in bytes read from the socket."""
+        self._reader.feed(data, 0, length)  # type: ignore[arg-type]  # any buffer will do
+
+    def take(self, replies: list[object], wanted: int) -> bool:
+        """Append what has arrived; whether there are as many as wanted now.
+
+        A push of RESP3 may come between two replies, and is none.
+        """
+        gets = self._reader.gets
+        while len(replies) < wanted:
+            reply = gets()
+            if reply is _NOT_ENOUGH:
+                return False
+            if type(reply) is not hiredis.PushNotification:
+                replies.append(reply)
+        return True

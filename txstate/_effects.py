@@ -1,0 +1,126 @@
+"""What the engine asks of a driver, and how a driver tells that it failed.
+
+The engine is written as generators that yield these effects and receive their results. A driver performs them:
+over sockets, over asyncio, or one at a time under the explorer. This module imports nothing of the package.
+
+Effects are named tuples: a transaction makes a handful of them, and a frozen dataclass costs three times as much
+to build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from txstate._engine.session import Session
+
+T = TypeVar("T")
+
+Command: TypeAlias = tuple[bytes | str | int, ...]
+"""One Redis command: its name and its arguments."""
+
+
+class Channel(Protocol):
+    """One place in the connection pool, held by one attempt at a time.
+
+    It is connected by a `Connect` effect and by nothing else: a channel never reconnects in silence, because a
+    transaction that went on over a new connection would have lost its WATCH.
+    """
+
+    session: Session | None
+    """The engine's notes on the connected socket; None until it has been proved."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a socket, as far as is known without I/O."""
+
+    def drop(self) -> None:
+        """Close the socket, without I/O, and forget the session; the place is kept."""
+
+    def release(self) -> None:
+        """Give the place back to the pool, with its socket if it is connected."""
+
+
+class Acquire(NamedTuple):
+    """Wait for a channel of the pool. Fails with `Exhausted` after `timeout` seconds."""
+
+    timeout: float
+
+
+class Connect(NamedTuple):
+    """Connect and authenticate the channel. Fails with `Unreachable` or `ReplyError`."""
+
+    channel: Channel
+    timeout: float
+
+
+class Send(NamedTuple):
+    """Send a pipeline of commands, and read a reply for each. Fails with `Lost`."""
+
+    channel: Channel
+    commands: Sequence[Command]
+    timeout: float
+
+
+class Call(NamedTuple):
+    """Call a function of the user, awaiting what it returns under asyncio. Fails as the function does."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
+class Sleep(NamedTuple):
+    """Do nothing for a while."""
+
+    seconds: float
+
+
+Effect: TypeAlias = Acquire | Connect | Send | Call | Sleep
+Steps: TypeAlias = Generator[Effect, Any, T]
+
+
+class ReplyError(Exception):
+    """An error reply of the server; replies hold it as a value.
+
+    Attributes:
+        code: the first word, which is what errors are classified by.
+    """
+
+    @property
+    def code(self) -> str:
+        """The error's first word, for example ``"OOM"``."""
+        return str(self).partition(" ")[0]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ReplyError) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+
+class Exhausted(Exception):  # noqa: N818 - a signal between two layers, named for what happened
+    """No channel became free in time."""
+
+
+class Unreachable(Exception):  # noqa: N818 - as above
+    """No connection could be made; the cause is chained."""
+
+
+class Lost(Exception):  # noqa: N818 - as above
+    """The connection failed, or was given up by an interruption, before every reply had been read.
+
+    Attributes:
+        replies: those that had been read.
+        sent: whether a byte of the batch may have left this process.
+        cause: the error, or the interruption.
+    """
+
+    def __init__(self, replies: Sequence[object], *, sent: bool, cause: BaseException) -> None:
+        super().__init__(f"{type(cause).__name__}: {cause}")
+        self.replies, self.sent, self.cause = replies, sent, cause
+
+    @property
+    def interruption(self) -> BaseException | None:
+        """The cause, if it is an interruption (`KeyboardInterrupt`, `CancelledError`) and no error."""
+        return None if isinstance(self.cause, Exception) else self.cause

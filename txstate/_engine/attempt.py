@@ -1,0 +1,257 @@
+"""One attempt of one transaction: its connection, its documents, and whether it may go on.
+
+Everything that a function sees was true at one moment: the keys are watched before they are read, and each batch of
+reads validates all earlier ones (`readset`). If something was modified meanwhile, the attempt is *condemned* before
+the function sees the value, and what the function then does no longer matters.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from txstate._docs import Doc, Record
+from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, Unreachable
+from txstate._engine.outcome import Conflict, Outage, failure, refusal
+from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
+from txstate._engine.readset import ReadSet
+from txstate._engine.session import connect
+from txstate.errors import UsageError, WrongType
+
+if TYPE_CHECKING:
+    from txstate._effects import Channel, Command, Steps
+    from txstate._engine.resolve import Evidence
+    from txstate._engine.session import Session
+    from txstate._engine.settings import Settings
+
+Wanted: TypeAlias = Mapping[str, Sequence[str] | None]
+"""Keys, each with the fields wanted of it; None: all."""
+
+
+class State(enum.Enum):
+    """Where an attempt stands."""
+
+    RUNNING = "running"
+    CONDEMNED = "condemned"
+    COMMITTED = "committed"
+    ENDED = "ended"
+
+
+class Condemned(BaseException):
+    """Takes a condemned attempt out of the user's function. Private: callers never get to see it.
+
+    Not an `Exception`, so that ``except Exception`` in the function does not stop it; and if something else stops
+    it, the attempt's state decides all the same.
+    """
+
+
+class Attempt:
+    """One run of a transaction's function.
+
+    Args:
+        settings: the store's.
+        number: 1 for the first attempt of a call.
+        deadline: when the call must have ended, on the settings' clock.
+        channel: a place in the pool that the last attempt of this call left behind, if any.
+
+    Attributes:
+        verdict: why it was condemned.
+        callbacks: what to call once it has committed.
+        documents: those read, by key.
+        records: what is known of them.
+        doubt: what a commit that was sent can be resolved by; None while none was sent, or it had no effect.
+        written: the keys that the commit wrote.
+    """
+
+    def __init__(self, settings: Settings, number: int, deadline: float, channel: Channel | None) -> None:
+        self.settings, self.number, self.deadline = settings, number, deadline
+        self.channel = channel
+        self.state = State.RUNNING
+        self.verdict: Conflict | Outage | None = None
+        self.callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+        self.documents: dict[str, Doc] = {}
+        self.records: dict[str, Record] = {}
+        self.read_set = ReadSet()
+        self.doubt: Evidence | None = None
+        self.written: tuple[str, ...] = ()
+        self._ttls: dict[str, TTLRead] = {}
+        self._busy = False
+
+    @property
+    def session(self) -> Session:
+        """The session that this attempt reads and commits on."""
+        assert self.channel is not None, "nothing was read yet"  # noqa: S101 - an invariant of the engine
+        assert self.channel.session is not None, "the socket is gone"  # noqa: S101 - same
+        return self.channel.session
+
+    def wanted(self) -> Wanted:
+        """What was read, for the next attempt to fetch in its first round trip."""
+        return {key: record.known_names() for key, record in self.records.items()}
+
+    # What the user's side calls.
+
+    def check_read(self) -> None:
+        """Raise unless documents may be read."""
+        if self.state is not State.RUNNING and self.state is not State.COMMITTED:
+            self._refuse()
+
+    def check_write(self) -> None:
+        """Raise unless documents may be changed."""
+        if self.state is not State.RUNNING:
+            self._refuse()
+
+    def local(self, key: str, fields: Sequence[str] | None) -> Doc | None:
+        """The document, if what is wanted of it is here already."""
+        self.check_write()
+        record = self.records.get(key)
+        if record is None or record.missing(fields) != ():
+            return None
+        return self.documents[key]
+
+    def read(self, wanted: Wanted, *, prefetch: bool = False) -> Steps[None]:
+        """Fetch what is not here yet, in one round trip.
+
+        Args:
+            wanted: what the function asks for.
+            prefetch: nobody asked yet: a document that can't be read is left out until the function does.
+
+        Raises:
+            Condemned: the attempt is over.
+            WrongType: a key holds no hash.
+            CodecError: the version in a hash is none.
+            ServerRefused: the server won't let us read.
+        """
+        reads: list[Read] = []
+        for key, fields in wanted.items():
+            record = self.records.get(key) or Record(key, self)
+            names = record.missing(fields)
+            if names != ():
+                reads.append(read_of(record, self.settings.redis_key(key), names))
+        if reads:
+            yield from self._guarded(reads, prefetch=prefetch)
+
+    def ttl(self, key: str) -> Steps[float | None]:
+        """Seconds until the document expires, own writes included; None: it doesn't."""
+        self.check_write()
+        if key not in self._ttls:
+            read = TTLRead(key, self.settings.redis_key(key))
+            yield from self._guarded([read], prefetch=False)
+            self._ttls[key] = read
+        left = self._ttls[key].left
+        if key in self.records:
+            left = self.records[key].ttl_after(left)
+        return None if left is None else left / 1000
+
+    # The round trips.
+
+    def remaining(self) -> float:
+        """Seconds that the next reply may take.
+
+        Raises:
+            Unreachable: the call's deadline has passed.
+        """
+        left = self.deadline - self.settings.clock()
+        if left <= 0:
+            raise Unreachable("the deadline has passed")
+        return min(left, self.settings.timeout)
+
+    def exchange(self, commands: Sequence[Command], timeout: float) -> Steps[list[Any]]:
+        """Send a batch and read its replies; if anything goes wrong, the socket is not used again."""
+        assert self.channel is not None  # noqa: S101 - an invariant of the engine
+        self.settings.counters.add(round_trips=1)
+        try:
+            replies: list[Any] = yield Send(self.channel, commands, timeout)
+        except BaseException:
+            self.channel.drop()
+            raise
+        return replies
+
+    def condemn(self, verdict: Conflict | Outage) -> Condemned:
+        """End the attempt; the caller raises what is returned."""
+        if self.state is State.RUNNING:
+            self.state, self.verdict = State.CONDEMNED, verdict
+        return Condemned()
+
+    def end(self) -> Channel | None:
+        """Let go of everything, without I/O. Returns the channel, for the call to use again or to release."""
+        self.state = State.ENDED
+        channel, self.channel = self.channel, None
+        return channel
+
+    def _refuse(self) -> None:
+        if self.state is State.CONDEMNED:
+            raise Condemned
+        if self.state is State.COMMITTED:
+            raise UsageError("this transaction has committed: its documents can be read, but not changed")
+        raise UsageError(
+            "this transaction has ended: a Tx and its documents can't be used outside of the function. "
+            "Return plain values, such as doc.to_dict(), or start another transaction"
+        )
+
+    def _guarded(self, reads: list[Read], *, prefetch: bool) -> Steps[None]:
+        """Read, and sort what goes wrong: what may pass condemns the attempt, so that the function can't go on."""
+        self.check_write()
+        if self._busy:
+            raise UsageError("a Tx is for one thread at a time; nothing was applied")
+        self._busy = True
+        try:
+            yield from self._fetch(reads, prefetch=prefetch)
+        except (Exhausted, Unreachable) as error:
+            raise self.condemn(Outage(error)) from error
+        except Lost as error:
+            if error.interruption is not None:
+                raise error.interruption from None
+            raise self.condemn(Outage(error)) from error
+        except Stale as stale:
+            if stale.of_socket and self.channel is not None:
+                self.channel.drop()
+            raise self.condemn(Conflict()) from None
+        except ReplyError as error:
+            keys = [read.key for read in reads]
+            outcome = failure(error, f"reading {', '.join(map(repr, keys))}", keys)
+            if isinstance(outcome, Outage):
+                if self.channel is not None:
+                    self.channel.drop()
+                raise self.condemn(outcome) from error
+            raise outcome.error from error
+        finally:
+            self._busy = False
+
+    def _fetch(self, reads: list[Read], *, prefetch: bool) -> Steps[None]:
+        if self.channel is None:
+            self.channel = yield Acquire(self.deadline - self.settings.clock())
+        if self.channel.session is None:
+            if self.read_set.present:
+                raise Unreachable("the connection that held the watches is gone")
+            yield from connect(self.channel, self.settings, self.remaining())
+        unreadable, field_ttls = yield from self._extend(reads)
+        fetched = [read for read in reads if isinstance(read, DocRead) and read not in unreadable]
+        if field_ttls:
+            asks = [
+                FieldTTLsRead(read.key, read.name, names) for read in fetched if (names := read.field_names())
+            ]
+            if asks:
+                yield from self._extend(asks)
+        for read in fetched:
+            if read.key not in self.records:
+                self.records[read.key] = read.record
+                self.documents[read.key] = Doc(read.record)
+        if unreadable and not prefetch:
+            yield from self._explain(*next(iter(unreadable.items())))
+
+    def _extend(self, reads: Sequence[Read]) -> Steps[tuple[dict[Read, Exception], bool]]:
+        """One round trip. Returns what is unreadable, and whether fields that expire are to be looked for."""
+        batch = self.read_set.batch(self.session, reads, self.settings.token_ttl)
+        self.session.watching = True
+        replies = yield from self.exchange(batch.commands, self.remaining())
+        return batch.take(replies), batch.asks_for_field_ttls(replies)
+
+    def _explain(self, read: Read, error: Exception) -> Steps[None]:
+        """Raise for a document that was asked for and can't be read."""
+        if not isinstance(error, ReplyError):
+            raise error
+        (found,) = yield from self.exchange([("TYPE", read.name)], self.remaining())
+        if isinstance(found, ReplyError):
+            raise refusal(error, f"reading {read.key!r}", [read.key]) from error
+        raise WrongType(read.key, found.decode())

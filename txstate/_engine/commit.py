@@ -1,0 +1,226 @@
+"""The commit: what it sends, and what its answer means.
+
+``MULTI; SET token number; HSET ...; HDEL ...; EXEC`` in one round trip. Nothing in between can fail halfway: every
+document was read under WATCH, so its type is known; increments were added up on this side; TTLs were checked when
+they were asked for. From EXEC's first byte on the commit is in doubt, until EXEC's own reply has been parsed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from txstate._codec import VERSION_FIELD, decode_name
+from txstate._docs import KEEP
+from txstate._effects import Lost, ReplyError
+from txstate._engine.attempt import State
+from txstate._engine.guarded import guarded_verdict, guarded_write
+from txstate._engine.outcome import Committed, Conflict, Outage, Partial, Refused, failure, verdict
+from txstate._engine.resolve import Evidence, Finding, resolve
+from txstate.errors import CommitUnknown
+from txstate.events import InDoubt, Resolved
+from txstate.resolution import Resolution
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from txstate._docs import Changes, Record
+    from txstate._effects import Command, Steps
+    from txstate._engine.attempt import Attempt
+
+
+def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Refused]:
+    """Write what the attempt changed, if anything.
+
+    From the moment when EXEC may leave until its fate is known, `attempt.doubt` holds the evidence: whoever is
+    interrupted in between hands it to `interrupted`.
+
+    Returns:
+        What came of it; a commit in doubt has been resolved.
+
+    Raises:
+        CommitUnknown: it could not be resolved, or was applied in part.
+        BaseException: an interruption, whatever the driver threw.
+    """
+    yield from _read_pending(attempt)
+    changes = _changes(attempt)
+    if not changes:
+        return Committed()
+    keys = [record.key for record in changes]
+    session = attempt.session
+    if session.token_error is not None:
+        return failure(session.token_error, "committing", keys)
+    number = session.next_id()
+    writes = _writes(attempt, changes, number)
+    volatile = attempt.read_set.volatile()
+    commands = [("MULTI",), *(guarded_write(volatile, writes) if volatile else writes), ("EXEC",)]
+    # Half of what is left, so that the other half remains to resolve in.
+    patience = min(attempt.remaining(), (attempt.deadline - attempt.settings.clock()) / 2)
+    attempt.doubt = Evidence(session.token, number, _versions(attempt, changes))
+    try:
+        replies: Sequence[object] = yield from attempt.exchange(commands, patience)
+    except Lost as lost:
+        replies = lost.replies
+        if not lost.sent:
+            attempt.doubt = None
+        if len(replies) < len(commands):
+            if lost.interruption is not None:
+                raise lost.interruption from None
+            return (yield from _in_doubt(attempt, lost)) if lost.sent else Outage(lost)
+        interruption = lost.interruption
+    else:
+        session.watching = False
+        interruption = None
+    outcome = verdict(replies, keys)
+    if volatile and isinstance(outcome, Committed):
+        outcome = guarded_verdict(replies[-1], keys)
+    if isinstance(outcome, Partial):
+        raise _applied_in_part(outcome.replies)
+    if isinstance(outcome, Committed):
+        attempt.state = State.COMMITTED
+        _conclude(attempt, changes)
+    else:
+        attempt.doubt = None
+        if not isinstance(outcome, Conflict) and attempt.channel is not None:
+            attempt.channel.drop()
+    if interruption is not None:
+        raise interruption
+    return outcome
+
+
+def interrupted(attempt: Attempt, interruption: BaseException) -> Steps[NoReturn]:
+    """Raise the interruption; its cause says so if the write may have happened.
+
+    Raises:
+        BaseException: always the interruption.
+    """
+    evidence = attempt.doubt
+    if evidence is None:
+        raise interruption
+    if attempt.state is State.COMMITTED:
+        raise interruption from _unknown(evidence, Resolution.COMMITTED, None)
+    finding = Finding(interruption=interruption)
+    yield from _resolve(attempt, evidence, finding)
+    if finding.resolution is Resolution.NOT_COMMITTED:
+        raise interruption
+    raise interruption from _unknown(evidence, finding.resolution, finding.reason)
+
+
+def _in_doubt(attempt: Attempt, lost: Lost) -> Steps[Committed | Outage]:
+    """Resolve a commit whose reply was lost."""
+    evidence, finding = attempt.doubt, Finding()
+    assert evidence is not None  # noqa: S101 - set by the only caller
+    yield from _resolve(attempt, evidence, finding)
+    unknown = _unknown(evidence, finding.resolution, finding.reason or lost)
+    if finding.resolution is Resolution.NOT_COMMITTED:
+        attempt.doubt = None
+    if finding.interruption is not None:
+        raise finding.interruption from (None if attempt.doubt is None else unknown)
+    if finding.resolution is Resolution.UNKNOWN:
+        raise unknown
+    if finding.resolution is Resolution.NOT_COMMITTED:
+        return Outage(lost)
+    attempt.state = State.COMMITTED
+    _conclude(attempt, _changes(attempt))
+    return Committed()
+
+
+def _resolve(attempt: Attempt, evidence: Evidence, finding: Finding) -> Steps[None]:
+    settings, channel = attempt.settings, attempt.channel
+    assert channel is not None  # noqa: S101 - a commit has one
+    settings.counters.add(in_doubt=1)
+    settings.emit(InDoubt(token=str(evidence), attempt=attempt.number))
+    until = attempt.deadline
+    if finding.interruption is not None:
+        until = min(until, settings.clock() + settings.timeout)
+    channel.drop()
+    yield from resolve(channel, evidence, settings, until, finding)
+    counter = {
+        Resolution.COMMITTED: "resolved_committed",
+        Resolution.NOT_COMMITTED: "resolved_aborted",
+        Resolution.UNKNOWN: "unknown",
+    }[finding.resolution]
+    settings.counters.add(**{counter: 1})
+    settings.emit(Resolved(token=str(evidence), resolution=finding.resolution))
+
+
+def _changes(attempt: Attempt) -> dict[Record, Changes]:
+    return {
+        record: changes for record in attempt.records.values() if (changes := record.changes()) is not None
+    }
+
+
+def _read_pending(attempt: Attempt) -> Steps[None]:
+    """Fetch the fields that were incremented without having been read."""
+    wanted = {
+        record.key: [decode_name(name) for name in pending]
+        for record in attempt.records.values()
+        if (pending := record.pending_increments())
+    }
+    if wanted:
+        yield from attempt.read(wanted)
+
+
+def _new_version(attempt: Attempt, record: Record) -> int:
+    """Grows with every commit, and by the clock after a deletion, so that no version ever comes back."""
+    return max(record.version + 1, attempt.read_set.time)
+
+
+def _conclude(attempt: Attempt, changes: Mapping[Record, Changes]) -> None:
+    for record, change in changes.items():
+        record.committed(_new_version(attempt, record) if change.exists else 0)
+    attempt.written = tuple(record.key for record in changes)
+
+
+def _versions(attempt: Attempt, changes: Mapping[Record, Changes]) -> tuple[tuple[bytes, bytes], ...] | None:
+    """What the documents written can testify with; None if one has no version of its own."""
+    if not all(record.has_version for record in changes):
+        return None
+    return tuple((attempt.settings.redis_key(record.key), b"%d" % record.version) for record in changes)
+
+
+def _writes(attempt: Attempt, changes: Mapping[Record, Changes], number: bytes) -> list[Command]:
+    """The commands of the transaction, the token's own the first."""
+    writes: list[Command] = [("SET", attempt.session.token, number, "EX", attempt.settings.token_ttl)]
+    for record, change in changes.items():
+        name = attempt.settings.redis_key(record.key)
+        if change.delete_first:
+            writes.append(("DEL", name))
+        if not change.exists:
+            continue
+        version = b"%d" % _new_version(attempt, record)
+        # HSET before HDEL: a hash that loses its last field is gone, and its TTL with it.
+        writes.append(("HSET", name, VERSION_FIELD, version, *change.set))
+        if change.unset:
+            writes.append(("HDEL", name, *change.unset))
+        if change.ttl is None:
+            writes.append(("PERSIST", name))
+        elif change.ttl is not KEEP:
+            writes.append(("PEXPIRE", name, change.ttl))
+    return writes
+
+
+def _applied_in_part(replies: Sequence[object]) -> CommitUnknown:
+    return CommitUnknown(
+        "the server executed only a part of the transaction, or not as one "
+        f"({', '.join(str(reply) for reply in replies if isinstance(reply, ReplyError))}): were this user's rights "
+        "changed while it was connected? Look at the documents; it was not, and will not be, tried again",
+        token=None,
+        known=Resolution.UNKNOWN,
+        replies=replies,
+    )
+
+
+def _unknown(evidence: Evidence, known: Resolution, reason: BaseException | None) -> CommitUnknown:
+    if known is Resolution.COMMITTED:
+        message = "interrupted, but the transaction was applied (once)"
+    else:
+        message = (
+            "no answer to the commit, and what became of it could not be found out: it was applied once or not at "
+            "all. Ask store.resolve(error.token) before doing it again"
+        )
+        message += (
+            f" ({type(reason).__name__}: {reason})" if reason is not None else " (the evidence is gone)"
+        )
+    error = CommitUnknown(message, token=str(evidence), known=known)
+    error.__cause__ = reason
+    return error

@@ -1,0 +1,108 @@
+"""What the server's answers mean: errors sorted by their code, and the verdict on a commit.
+
+Errors are classified by the code that the server sent, never by a client library's exception class: there LOADING
+is a connection error, while BUSY and NOREPLICAS are plain response errors.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from txstate._effects import ReplyError
+from txstate.errors import CrossSlotError, ServerRefused, TxStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PASSING: Final = frozenset(
+    {"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "MOVED", "ASK"}
+)
+"""Errors that mean "not applied, and later or elsewhere it may work": the whole attempt is run again."""
+
+_BECAUSE: Final = re.compile(r"because of: (?P<reason>.+)", re.DOTALL)
+_MAX_CLIENTS: Final = "max number of clients"
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """EXEC answered with its array: applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """EXEC answered nil, or the reads were found stale: not applied, and others were faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """Not applied, for a reason that may pass."""
+
+    cause: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Not applied, for a reason that will not pass by itself."""
+
+    error: TxStateError
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """Some commands were executed and some were not: the server did not keep MULTI's contract."""
+
+    replies: Sequence[object]
+
+
+def passing(error: ReplyError) -> bool:
+    """Whether an error reply means that trying again, later or elsewhere, may help."""
+    return error.code in PASSING or _MAX_CLIENTS in str(error)
+
+
+def refusal(error: ReplyError, doing: str, keys: Sequence[str] = ()) -> TxStateError:
+    """The typed error for an error reply that is final."""
+    if error.code == "CROSSSLOT":
+        return CrossSlotError(
+            f"{doing}: the keys {', '.join(map(repr, keys))} are in different slots of a cluster; nothing was "
+            "applied. Give them a common hash tag, as in '{user1}:cart' and '{user1}:orders'",
+            keys=keys,
+        )
+    return ServerRefused(f"{doing}: the server answered {str(error)!r}; nothing was applied", code=error.code)
+
+
+def failure(error: ReplyError, doing: str, keys: Sequence[str] = ()) -> Outage | Refused:
+    """An error reply as the outcome of an attempt that it kept from being applied."""
+    return Outage(error) if passing(error) else Refused(refusal(error, doing, keys))
+
+
+def verdict(
+    replies: Sequence[object], keys: Sequence[str]
+) -> Committed | Conflict | Outage | Refused | Partial:
+    """What the replies to MULTI, ..., EXEC say.
+
+    Args:
+        replies: one for each command, EXEC's own the last.
+        keys: what the transaction wrote, for error messages.
+    """
+    multi, queued, answer = replies[0], replies[1:-1], replies[-1]
+    if isinstance(multi, ReplyError):
+        # Without MULTI the commands behind it run one by one, each on its own, unless they were refused as well.
+        if all(isinstance(reply, ReplyError) for reply in queued):
+            return failure(multi, "beginning the commit", keys)
+        return Partial(replies)
+    if answer is None:
+        return Conflict()
+    if isinstance(answer, ReplyError):
+        first = next((reply for reply in queued if isinstance(reply, ReplyError)), None)
+        return failure(first or _because(answer), "committing", keys)
+    if not isinstance(answer, list) or any(isinstance(reply, ReplyError) for reply in answer):
+        return Partial(replies)
+    return Committed()
+
+
+def _because(answer: ReplyError) -> ReplyError:
+    """The error that EXECABORT names as its reason, or the error itself."""
+    reason = _BECAUSE.search(str(answer))
+    return ReplyError(reason["reason"]) if reason else answer

@@ -1,0 +1,219 @@
+"""What a store does outside of transactions: reading, listing keys, and resolving a token.
+
+Each is one round trip that can be repeated, so a passing failure is met by trying again until the deadline.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from txstate._docs import Record
+from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, Sleep, Unreachable
+from txstate._engine.outcome import passing, refusal
+from txstate._engine.reads import TTLRead, read_of
+from txstate._engine.resolve import Evidence, Finding, resolve
+from txstate._engine.session import connect, require_primary, role_of
+from txstate._engine.transaction import unavailable
+from txstate.errors import WrongType
+from txstate.resolution import Resolution
+from txstate.retry import Pacing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from txstate._effects import Channel, Command, Steps
+    from txstate._engine.reads import Read
+    from txstate._engine.settings import Settings
+    from txstate._snapshot import Snapshot
+
+T = TypeVar("T")
+
+
+class _Outside:
+    """The guard of records that belong to no transaction: they may be read at any time."""
+
+    def check_read(self) -> None:
+        """Allow it."""
+
+    def check_write(self) -> None:
+        """Allow it."""
+
+
+def get_many(
+    settings: Settings, keys: Sequence[str], fields: Sequence[str] | None
+) -> Steps[dict[str, Snapshot | None]]:
+    """Read documents, all from the same moment, in one round trip.
+
+    Raises:
+        WrongType: a key holds no hash.
+        CodecError: the version in a hash is none.
+        ServerRefused, StoreUnavailable: as documented there.
+    """
+    guard = _Outside()
+    records = [Record(key, guard) for key in dict.fromkeys(keys)]
+    reads = [read_of(record, settings.redis_key(record.key), record.missing(fields)) for record in records]
+    if reads:
+        yield from _repeated(settings, lambda channel, timeout: _read(settings, channel, reads, timeout))
+    settings.counters.add(reads=1)
+    return {record.key: record.snapshot(record.version) if record.existed else None for record in records}
+
+
+def ttl(settings: Settings, key: str) -> Steps[float | None]:
+    """Seconds until the document expires; None: it does not, or there is none.
+
+    Raises:
+        ServerRefused, StoreUnavailable: as documented there.
+    """
+    read = TTLRead(key, settings.redis_key(key))
+    yield from _repeated(settings, lambda channel, timeout: _read(settings, channel, [read], timeout))
+    settings.counters.add(reads=1)
+    return None if read.left is None else read.left / 1000
+
+
+def scan(settings: Settings, prefix: str, cursor: int) -> Steps[tuple[int, list[str]]]:
+    """One page of the documents' keys.
+
+    Args:
+        settings: the store's.
+        prefix: what the keys start with.
+        cursor: 0 at first, then what the page before returned.
+
+    Returns:
+        The next cursor, 0 at the end; and the keys, some of them perhaps seen before.
+
+    Raises:
+        ServerRefused, StoreUnavailable: as documented there.
+    """
+    pattern = b"".join(
+        b"\\" + bytes([c]) if c in b"*?[]\\^-" else bytes([c]) for c in settings.redis_key(prefix)
+    )
+    command: Command = ("SCAN", cursor, "MATCH", pattern + b"*", "COUNT", 500, "TYPE", "hash")
+    replies = yield from _repeated(
+        settings, lambda channel, timeout: _exchange(settings, channel, [command], timeout)
+    )
+    following, names = _required(replies[0], "listing keys")
+    skipped = len(settings.namespace)
+    keys = [name.decode(errors="surrogateescape")[skipped:] for name in names]
+    reserved = settings.reserved[skipped:]
+    return int(following), [key for key in keys if not key.startswith(reserved)]
+
+
+def resolve_token(settings: Settings, token: str) -> Steps[Resolution]:
+    """What became of a `CommitUnknown`.
+
+    Raises:
+        UsageError: it is not the token of one.
+        StoreUnavailable: no connection was free within the deadline.
+        BaseException: an interruption.
+    """
+    evidence = Evidence.parse(token, settings.reserved)
+    started = settings.clock()
+    try:
+        channel: Channel = yield Acquire(settings.retry.deadline)
+    except Exhausted as error:
+        raise unavailable(error, 1, settings.clock() - started) from error
+    finding = Finding()
+    try:
+        yield from resolve(channel, evidence, settings, started + settings.retry.deadline, finding)
+    finally:
+        channel.drop()
+        channel.release()
+    if finding.interruption is not None:
+        raise finding.interruption
+    return finding.resolution
+
+
+def _read(settings: Settings, channel: Channel, reads: Sequence[Read], timeout: float) -> Steps[None]:
+    """Read in one MULTI/EXEC: one moment for all, expiries included."""
+    session = channel.session
+    assert session is not None  # noqa: S101 - `_repeated` connects
+    before: list[Command] = [("UNWATCH",)] if session.watching else []
+    asked = [command for read in reads for command in read.commands()]
+    role = [session.role] if session.role is not None else []
+    if len(asked) > 1:
+        commands = [*before, ("MULTI",), *asked, ("EXEC",), *role]
+    else:
+        commands = [*before, *asked, *role]
+    replies = yield from _exchange(settings, channel, commands, timeout)
+    if role:
+        name = role_of(replies[-1])
+        if name is not None:
+            require_primary(name)
+    answers = replies[len(before) :]
+    if len(asked) > 1:
+        session.watching = False
+        _required(answers[0], "reading")
+        answers = _required(answers[len(asked) + 1], "reading")
+    yield from _take(settings, channel, reads, answers, timeout)
+
+
+def _take(
+    settings: Settings, channel: Channel, reads: Sequence[Read], answers: Sequence[object], timeout: float
+) -> Steps[None]:
+    position = 0
+    for read in reads:
+        try:
+            read.take(answers[position : position + read.replies])
+        except ReplyError as error:
+            if passing(error):
+                raise
+            if error.code != "WRONGTYPE":
+                raise refusal(error, f"reading {read.key!r}", [read.key]) from error
+            (found,) = yield from _exchange(settings, channel, [("TYPE", read.name)], timeout)
+            raise WrongType(read.key, _required(found, f"reading {read.key!r}").decode()) from error
+        position += read.replies
+
+
+def _repeated(settings: Settings, once: Callable[[Channel, float], Steps[T]]) -> Steps[T]:
+    """Do it over a connection of the pool, again and again while the failures may pass and time is left."""
+    started = settings.clock()
+    deadline = started + settings.retry.deadline
+    pacing: Pacing | None = None
+    channel: Channel | None = None
+    attempts = 0
+    try:
+        while True:
+            attempts += 1
+            try:
+                if channel is None:
+                    channel = yield Acquire(deadline - settings.clock())
+                timeout = max(0.001, min(settings.timeout, deadline - settings.clock()))
+                if channel.session is None:
+                    yield from connect(channel, settings, timeout)
+                return (yield from once(channel, timeout))
+            except (Exhausted, Unreachable, Lost, ReplyError) as error:
+                if isinstance(error, Lost) and error.interruption is not None:
+                    raise error.interruption from None
+                if channel is not None:
+                    channel.drop()
+                pacing = pacing or Pacing(settings.retry, started, settings.clock)
+                pause = pacing.after_outage(error)
+                if isinstance(error, Exhausted) or settings.clock() + pause >= deadline:
+                    raise unavailable(error, attempts, settings.clock() - started) from error
+                settings.counters.add(disruptions=1)
+                if pause > 0:
+                    yield Sleep(pause)
+    finally:
+        if channel is not None:
+            channel.release()
+
+
+def _exchange(
+    settings: Settings, channel: Channel, commands: Sequence[Command], timeout: float
+) -> Steps[list[Any]]:
+    settings.counters.add(round_trips=1)
+    try:
+        replies: list[Any] = yield Send(channel, commands, timeout)
+    except BaseException:
+        channel.drop()
+        raise
+    return replies
+
+
+def _required(reply: Any, doing: str) -> Any:
+    """The reply, unless it is an error."""
+    if isinstance(reply, ReplyError):
+        if passing(reply):
+            raise reply
+        raise refusal(reply, doing)
+    return reply

@@ -1,0 +1,168 @@
+"""One connected socket as the engine knows it: its token, its watches, and what the server lets it do.
+
+A token is a key on the server that belongs to one socket. Every commit on that socket writes its own number into
+it, and watches it: that is what a lost reply is resolved by (`resolve`). It has a random name and is never used by
+another socket, so memory on the server is proportional to the connections.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import TYPE_CHECKING, Final
+
+from txstate._effects import Connect, ReplyError, Send
+from txstate._engine.outcome import passing, refusal
+from txstate.errors import ServerRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from txstate._effects import Channel, Command, Steps
+    from txstate._engine.settings import Settings
+
+_VOLATILE_FIELDS: Final = re.compile(rb"(?:subexpiry|keys_with_volatile_items)=[1-9]")
+_ROLES: Final = (b"master", b"slave", b"replica", b"sentinel")
+
+
+class FieldTTLs(enum.Enum):
+    """How it is known whether the fields of a hash may expire one by one."""
+
+    NONE = "the server has no such thing"
+    COUNTED = "INFO keyspace counts the hashes that have such fields"
+    UNCOUNTED = "the server has it, but doesn't let us see the count: each document is asked"
+
+
+class Session:
+    """The engine's notes on one socket.
+
+    Attributes:
+        token: the name of its token.
+        token_set: whether the token is known to be on the server.
+        token_error: why it could not be set, if so: reading goes on, a commit does not.
+        watching: whether keys may still be watched from an attempt that did not end in EXEC.
+        flags: whether CLIENT INFO tells if a watched key was modified.
+        role: the command that tells whether the server is a primary; None if none is allowed.
+        field_ttls: see `FieldTTLs`.
+    """
+
+    __slots__ = ("commits", "field_ttls", "flags", "role", "token", "token_error", "token_set", "watching")
+
+    def __init__(self, token: bytes) -> None:
+        self.token = token
+        self.token_set = False
+        self.token_error: ReplyError | None = None
+        self.watching = False
+        self.flags = False
+        self.role: Command | None = None
+        self.field_ttls = FieldTTLs.NONE
+        self.commits = 0
+
+    def next_id(self) -> bytes:
+        """A value for the token that it has never had: a counter suffices, as the token's name is random."""
+        self.commits += 1
+        return b"%d" % self.commits
+
+
+def connect(channel: Channel, settings: Settings, timeout: float) -> Steps[Session]:
+    """Connect the channel if need be, and prove on the new socket that transactions work there.
+
+    With MULTI refused by an ACL, the commands behind it would run outside of any transaction; so each connection
+    first shows that an empty one is taken.
+
+    Raises:
+        Unreachable: no connection.
+        Lost: it broke at once.
+        ReplyError: the server refuses for now (`passing`).
+        ServerRefused: it refuses for good.
+    """
+    if not channel.connected:
+        yield Connect(channel, timeout)
+        settings.counters.add(connections=1)
+    session = Session(f"{settings.reserved}token:{settings.random_id()}".encode())
+    try:
+        replies = yield Send(channel, _proof(session.token), timeout)
+        settings.counters.add(round_trips=1)
+        _judge(session, replies)
+    except BaseException:
+        channel.drop()
+        raise
+    channel.session = session
+    return session
+
+
+def _proof(token: bytes) -> list[Command]:
+    return [
+        ("MULTI",),
+        ("EXEC",),
+        ("WATCH", token),
+        ("UNWATCH",),
+        ("CLIENT", "INFO"),
+        ("HPEXPIRETIME", token, "FIELDS", 1, "f"),
+        ("INFO", "keyspace"),
+        ("ROLE",),
+        ("HELLO",),
+    ]
+
+
+def _judge(session: Session, replies: Sequence[object]) -> None:
+    multi, execute, watch, unwatch, info, field_ttl, keyspace, role, hello = replies
+    for reply in replies:
+        if isinstance(reply, ReplyError) and passing(reply):
+            raise reply
+    for reply in (multi, execute, watch, unwatch):
+        if isinstance(reply, ReplyError):
+            raise refusal(reply, "proving that MULTI, EXEC, WATCH and UNWATCH are allowed")
+    if execute != []:
+        raise ServerRefused(
+            f"EXEC of an empty MULTI answered {execute!r} where a server answers with an empty array: something "
+            "between here and the server does not pass transactions through; nothing was applied",
+            code="EXEC",
+        )
+    session.flags = client_flags(info) is not None
+    if not isinstance(field_ttl, ReplyError):
+        counted = not isinstance(keyspace, ReplyError)
+        session.field_ttls = FieldTTLs.COUNTED if counted else FieldTTLs.UNCOUNTED
+    for command, reply in ((("ROLE",), role), (("HELLO",), hello)):
+        name = role_of(reply)
+        if name is not None:
+            session.role = command
+            require_primary(name)
+            break
+
+
+def client_flags(info: object) -> bytes | None:
+    """The flags in a reply of CLIENT INFO; None if it shows none.
+
+    The key must match exactly: a client may be named ``flags=N``.
+    """
+    if isinstance(info, bytes):
+        for item in info.split(b" "):
+            if item.startswith(b"flags="):
+                return item[6:].strip()
+    return None
+
+
+def role_of(reply: object) -> bytes | None:
+    """The server's role in a reply of ROLE, or of HELLO; None if it shows none."""
+    if isinstance(reply, dict):
+        reply = [item for pair in reply.items() for item in pair]
+    if not isinstance(reply, list) or not reply:
+        return None
+    found = reply[0] if reply[0] in _ROLES else reply[reply.index(b"role") + 1] if b"role" in reply else None
+    return found if found in _ROLES else None
+
+
+def require_primary(role: bytes) -> None:
+    """Refuse to read from a replica, or from a demoted primary: its data may be stale.
+
+    Raises:
+        ReplyError: with the code READONLY, which passes once the connections go to the new primary.
+    """
+    if role != b"master":
+        raise ReplyError(f"READONLY the server is a {role.decode()}, not a primary: its data may be stale")
+
+
+def has_volatile_fields(keyspace: object) -> bool:
+    """Whether a reply of INFO keyspace tells of hashes whose fields may expire; so it is taken if it is no answer."""
+    return not isinstance(keyspace, bytes) or _VOLATILE_FIELDS.search(keyspace) is not None

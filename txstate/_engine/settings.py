@@ -1,0 +1,86 @@
+"""What one store's transactions have in common: names, limits, and where to report to."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from txstate.errors import UsageError
+from txstate.events import Counters
+from txstate.retry import Retry
+
+if TYPE_CHECKING:
+    from txstate.events import Event
+
+logger: Final = logging.getLogger("txstate")
+
+RESERVED: Final = "__txstate__:"
+"""Tokens, and whatever else the library needs to keep on the server, live under this prefix of the namespace."""
+
+
+def _random_id() -> str:
+    return secrets.token_hex(12)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One store's settings, as the engine needs them.
+
+    Args:
+        namespace: prefix of every key.
+        retry: the policy.
+        timeout: seconds for one reply, and for connecting.
+        on_event: called with every event.
+        counters: where to count.
+        interruptions: what is raised into a call from outside, and leaves it as itself.
+        clock: monotonic seconds.
+        random_id: a new, unguessable name part, from the operating system: it differs in a forked child too.
+    """
+
+    namespace: str = ""
+    retry: Retry = field(default_factory=Retry)
+    timeout: float = 5.0
+    on_event: Callable[[Event], object] | None = None
+    counters: Counters = field(default_factory=Counters)
+    interruptions: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
+    clock: Callable[[], float] = time.monotonic
+    random_id: Callable[[], str] = _random_id
+
+    @property
+    def token_ttl(self) -> int:
+        """Seconds that a token outlives its last use: far longer than anyone could still ask for it."""
+        return max(3600, int(10 * self.retry.deadline))
+
+    @property
+    def reserved(self) -> str:
+        """The prefix of the library's own keys."""
+        return self.namespace + RESERVED
+
+    def redis_key(self, key: str) -> bytes:
+        """The name of a document's hash.
+
+        Raises:
+            UsageError: it is not a str, can't be encoded, or is one of the library's own.
+        """
+        if not isinstance(key, str):
+            raise UsageError(f"a key is a str, not {type(key).__name__} ({key!r}); nothing was applied")
+        if key.startswith(RESERVED):
+            raise UsageError(
+                f"keys that start with {RESERVED!r} are the library's own, so {key!r} can't be used"
+            )
+        try:
+            return (self.namespace + key).encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"the key {key!r} can't be encoded as UTF-8: {error.reason}") from error
+
+    def emit(self, event: Event) -> None:
+        """Report an event. What a listener raises is logged: it must not decide a transaction's fate."""
+        if self.on_event is not None:
+            try:
+                self.on_event(event)
+            except Exception:
+                logger.exception("on_event failed for %r", event)

@@ -1,0 +1,168 @@
+"""What a store reports while it works: events for `on_event`, and counters for `stats()`.
+
+Events are frozen dataclasses, handed to `on_event` in the thread or task where they happen. This module knows
+nothing of how transactions work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from txstate.errors import TxStateError
+    from txstate.resolution import Resolution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """A transaction was applied, or a read-only one found to be consistent.
+
+    Attributes:
+        keys: what it read.
+        written: what it wrote; empty for a read-only one.
+        attempts: how many it took.
+        elapsed: seconds since the call.
+    """
+
+    keys: tuple[str, ...]
+    written: tuple[str, ...]
+    attempts: int
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflicted:
+    """An attempt met another writer, was not applied, and will be tried again if the policy allows.
+
+    Attributes:
+        keys: those found changed where that is known, else everything that the attempt had read.
+        attempt: its number, from 1.
+    """
+
+    keys: tuple[str, ...]
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disrupted:
+    """A passing failure (a lost connection, a loading server) ended an attempt before it could be applied.
+
+    Attributes:
+        attempt: its number, from 1.
+        cause: the failure.
+    """
+
+    attempt: int
+    cause: BaseException
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InDoubt:
+    """EXEC was sent and no answer came.
+
+    Attributes:
+        token: what `store.resolve` would take.
+        attempt: the number of the attempt, from 1.
+    """
+
+    token: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What became of a commit that was in doubt.
+
+    Attributes:
+        token: as in `InDoubt`.
+        resolution: what was found out.
+    """
+
+    token: str
+    resolution: Resolution
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GaveUp:
+    """A call ended with an error of the library's own.
+
+    Attributes:
+        error: what the caller gets.
+        attempts: how many were made.
+        elapsed: seconds since the call.
+    """
+
+    error: TxStateError
+    attempts: int
+    elapsed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackFailed:
+    """A callback of `on_commit` raised. The transaction is committed all the same.
+
+    Attributes:
+        callback: its name.
+        error: what it raised.
+    """
+
+    callback: str
+    error: Exception
+
+
+Event: TypeAlias = Committed | Conflicted | Disrupted | InDoubt | Resolved | GaveUp | CallbackFailed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Counts since the store was opened; views made by `options()` share them.
+
+    Attributes:
+        commits: writing transactions that were applied.
+        reads: read-only transactions, and reads outside of transactions, that completed.
+        attempts: runs of a transaction, the first ones included.
+        conflicts: attempts that met another writer.
+        disruptions: attempts ended by a passing failure.
+        in_doubt: commits whose reply was lost.
+        resolved_committed: of those, found to be applied.
+        resolved_aborted: of those, found not to be applied.
+        unknown: of those, not found out: `CommitUnknown`.
+        gave_up: calls that ended with an error of the library's own.
+        round_trips: batches sent to the server.
+        connections: connections made.
+    """
+
+    commits: int = 0
+    reads: int = 0
+    attempts: int = 0
+    conflicts: int = 0
+    disruptions: int = 0
+    in_doubt: int = 0
+    resolved_committed: int = 0
+    resolved_aborted: int = 0
+    unknown: int = 0
+    gave_up: int = 0
+    round_trips: int = 0
+    connections: int = 0
+
+
+class Counters:
+    """The running counts behind `Stats`, safe to add to from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts = dict.fromkeys((field.name for field in dataclasses.fields(Stats)), 0)
+
+    def add(self, **counts: int) -> None:
+        """Add to the counters named."""
+        with self._lock:
+            for name, count in counts.items():
+                self._counts[name] += count
+
+    def stats(self) -> Stats:
+        """The counts as of now, all of the same moment."""
+        with self._lock:
+            return Stats(**self._counts)

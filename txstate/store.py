@@ -1,0 +1,519 @@
+"""`Store`, and `AsyncStore` beside it: the library's front door.
+
+Both hand the engine's generators to their driver. What they do alike without I/O stands in `_core`; what is left
+differs only in who waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from inspect import isawaitable
+from threading import get_ident
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast
+
+from txstate._core import StoreBase
+from txstate._docs import KEEP, Doc, Keep
+from txstate._drivers.aio import AsyncDriver
+from txstate._drivers.sync import SyncDriver
+from txstate._engine import plain
+from txstate._engine.transaction import transact
+from txstate.errors import UsageError, VersionMismatch
+from txstate.tx import AsyncTx, Tx, listed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import timedelta
+
+    from txstate._codec import JSON
+    from txstate._engine.attempt import Attempt, Wanted
+    from txstate._snapshot import Snapshot
+    from txstate.resolution import Resolution
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_UNFINISHED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_running: Final[ContextVar[frozenset[tuple[int, int]]]] = ContextVar("txstate_running", default=frozenset())
+"""Which stores a transaction is running on, and in which thread or task."""
+
+
+class Store(StoreBase[SyncDriver]):
+    """Documents on a Redis or Valkey server, changed by transactions. Thread-safe, fork-safe, picklable.
+
+    The constructor's arguments are documented there; an embedded server is started by it. Pickled, a store is opened
+    anew on the same data in the other process.
+    """
+
+    _asynchronous = False
+    _interruptions = (KeyboardInterrupt, SystemExit)
+
+    def _start(self) -> None:
+        core = self._core
+        if core.target.embedded:
+            core.server = core.target.start()
+        core.driver = SyncDriver(
+            core.target.connections(core.server, asynchronous=False), core.max_connections
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections, and leave the embedded server (a private one is stopped). Idempotent."""
+        if not self._is_view:
+            self._driver.close()
+            if self._core.server is not None:
+                self._core.server.close()
+
+    def run(self, function: Callable[Concatenate[Tx, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a function as a transaction: again and again, until an attempt of it commits.
+
+        Args:
+            function: gets a `Tx` first. It may run more than once: keep side effects out, or hand them to
+                `tx.on_commit`. Whatever it raises leaves this call unchanged, with nothing applied.
+            *args: its other arguments.
+            **kwargs: the same.
+
+        Returns:
+            What the function returned in the attempt that was committed.
+
+        Raises:
+            ConflictError: others were faster, up to the limits of `Retry`. Nothing was applied.
+            StoreUnavailable, ServerRefused, WrongType, CodecError, FieldNotLoaded, UsageError: nothing was applied.
+            CommitUnknown: it may have been applied, once.
+        """
+        result: R = self._transact(function, args, kwargs)
+        return result
+
+    def get(self, key: str, fields: Sequence[str] | None = None) -> Snapshot | None:
+        """The document as it is now, in one round trip; None if there is none.
+
+        Args:
+            key: its key, without the namespace.
+            fields: fetch only these; the cost is then independent of the hash's size.
+
+        Raises:
+            WrongType, CodecError, ServerRefused, StoreUnavailable, UsageError: as they say.
+        """
+        return self.get_many([key], fields)[key]
+
+    def get_many(
+        self, keys: Iterable[str], fields: Sequence[str] | None = None
+    ) -> dict[str, Snapshot | None]:
+        """Documents by key, all from the same moment, in one round trip; None for those that don't exist.
+
+        Args:
+            keys: their keys.
+            fields: fetch only these of each.
+
+        Raises:
+            WrongType, CodecError, ServerRefused, StoreUnavailable, UsageError: as they say.
+        """
+        return self._driver.run(plain.get_many(self._settings, listed(keys), fields))
+
+    def update(
+        self,
+        key: str,
+        function: Callable[[Doc], object],
+        *,
+        fields: Sequence[str] | None = None,
+        if_version: int | None = None,
+    ) -> Snapshot:
+        """Change one document in a transaction of its own.
+
+        Args:
+            key: its key.
+            function: gets the `Doc` and changes it; a plain function, whose result is ignored. It may run more than
+                once.
+            fields: fetch only these.
+            if_version: commit only if the document has this version; 0: only if there is none.
+
+        Returns:
+            The document as committed; empty and with version 0 after `doc.delete()`.
+
+        Raises:
+            VersionMismatch: `if_version` does not hold. Nothing was applied.
+            TxStateError: as `run`.
+        """
+        args = key, function, fields, if_version
+        return cast("Snapshot", self._transact(_update, args, {}, {key: fields}, _snapshot))
+
+    def put(
+        self,
+        key: str,
+        mapping: Mapping[str, JSON],
+        *,
+        if_version: int | None = None,
+        expire: float | timedelta | Keep | None = KEEP,
+    ) -> Snapshot:
+        """Make these all the fields of the document; creates it if need be.
+
+        Args:
+            key: its key.
+            mapping: the fields.
+            if_version: only if the document has this version (HTTP's If-Match); 0: only if there is none.
+            expire: seconds to live from the commit on; None removes an expiry; by default it stays.
+
+        Returns:
+            The document as committed.
+
+        Raises:
+            VersionMismatch: `if_version` does not hold. Nothing was applied.
+            TxStateError: as `run`.
+        """
+        args = key, mapping, if_version, expire
+        return cast("Snapshot", self._transact(_put, args, {}, {key: None}, _snapshot))
+
+    def delete(self, key: str, *, if_version: int | None = None) -> bool:
+        """Remove the document; whether there was one.
+
+        Args:
+            key: its key.
+            if_version: only if the document has this version.
+
+        Raises:
+            VersionMismatch: `if_version` does not hold. Nothing was applied.
+            TxStateError: as `run`.
+        """
+        return bool(self._transact(_delete, (key, if_version), {}, {key: None}))
+
+    def ttl(self, key: str) -> float | None:
+        """Seconds until the document expires; None: it does not, or there is none.
+
+        Raises:
+            ServerRefused, StoreUnavailable, UsageError: as they say.
+        """
+        return self._driver.run(plain.ttl(self._settings, key))
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """The keys of the documents, each once, by SCAN. No snapshot: what comes and goes meanwhile may be missed.
+
+        Args:
+            prefix: what they start with.
+
+        Raises:
+            ServerRefused, StoreUnavailable: as they say, while iterating.
+        """
+        seen: set[str] = set()
+        cursor = -1
+        while cursor != 0:
+            cursor, page = self._driver.run(plain.scan(self._settings, prefix, max(cursor, 0)))
+            fresh = [key for key in dict.fromkeys(page) if key not in seen]
+            seen.update(fresh)
+            yield from fresh
+
+    def resolve(self, token: str) -> Resolution:
+        """What became of a commit that ended in `CommitUnknown`.
+
+        Args:
+            token: the error's `.token`.
+
+        Returns:
+            `NOT_COMMITTED` means that it never will be, either.
+
+        Raises:
+            UsageError: it is no token of this namespace.
+            StoreUnavailable: no connection was free.
+        """
+        return self._driver.run(plain.resolve_token(self._settings, token))
+
+    @property
+    def _driver(self) -> SyncDriver:
+        driver = self._core.driver
+        assert driver is not None  # noqa: S101 - made by `_start`
+        return driver
+
+    def _transact(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        wanted: Wanted | None = None,
+        finish: Callable[[Attempt, Any], Any] | None = None,
+    ) -> Any:
+        driver = self._driver
+        inside = _entered((id(self._core), get_ident()))
+
+        def body(attempt: Attempt) -> Any:
+            token = _running.set(inside)
+            try:
+                result = function(Tx(attempt, driver), *args, **kwargs)
+            finally:
+                _running.reset(token)
+            if type(result) in _UNFINISHED:
+                if type(result) is not AsyncGeneratorType:
+                    result.close()
+                raise UsageError(
+                    f"{_name(function)} is a coroutine function or a generator: a Store runs plain functions. "
+                    "Use AsyncStore, or make it plain; nothing was applied"
+                )
+            return result
+
+        return driver.run(transact(self._settings, body, wanted=wanted, finish=finish))
+
+
+class AsyncStore(StoreBase[AsyncDriver]):
+    """Documents on a Redis or Valkey server, changed by transactions, under asyncio; for one event loop.
+
+    The same names, parameters and meaning as `Store`, to be awaited, but for `stats()` and `options()`; `keys()` is an
+    async iterator. An embedded server is started at ``async with`` or by the first await.
+    """
+
+    _asynchronous = True
+    _interruptions = (KeyboardInterrupt, SystemExit, asyncio.CancelledError)
+
+    def _start(self) -> None:
+        core = self._core
+        if not core.target.embedded:
+            core.driver = AsyncDriver(core.target.connections(None, asynchronous=True), core.max_connections)
+
+    async def __aenter__(self) -> Self:
+        await self._driver()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def close(self) -> None:
+        """Close the connections, and leave the embedded server. See `Store.close`."""
+        if not self._is_view:
+            core = self._core
+            if core.opening is not None:
+                await asyncio.wait([core.opening])
+            core.closed = True
+            if core.driver is not None:
+                await core.driver.aclose()
+            if core.server is not None:
+                await asyncio.to_thread(core.server.close)
+
+    async def aclose(self) -> None:
+        """The same as `close`, by the name that asyncio's own objects use."""
+        await self.close()
+
+    async def run(
+        self, function: Callable[Concatenate[AsyncTx, P], Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Run a coroutine function as a transaction, until an attempt of it commits. See `Store.run`.
+
+        Cancelling it leaves nothing applied, unless the `CancelledError` has a `CommitUnknown` as its cause, whose
+        `.known` says what was found out.
+        """
+        result: R = await self._transact(function, args, kwargs)
+        return result
+
+    async def get(self, key: str, fields: Sequence[str] | None = None) -> Snapshot | None:
+        """The document as it is now, in one round trip; None if there is none. See `Store.get`."""
+        return (await self.get_many([key], fields))[key]
+
+    async def get_many(
+        self, keys: Iterable[str], fields: Sequence[str] | None = None
+    ) -> dict[str, Snapshot | None]:
+        """Documents by key, all from the same moment, in one round trip. See `Store.get_many`."""
+        driver = await self._driver()
+        return await driver.run(plain.get_many(self._settings, listed(keys), fields))
+
+    async def update(
+        self,
+        key: str,
+        function: Callable[[Doc], object],
+        *,
+        fields: Sequence[str] | None = None,
+        if_version: int | None = None,
+    ) -> Snapshot:
+        """Change one document in a transaction of its own, by a plain function. See `Store.update`."""
+        args = key, function, fields, if_version
+        return cast("Snapshot", await self._transact(_update_async, args, {}, {key: fields}, _snapshot))
+
+    async def put(
+        self,
+        key: str,
+        mapping: Mapping[str, JSON],
+        *,
+        if_version: int | None = None,
+        expire: float | timedelta | Keep | None = KEEP,
+    ) -> Snapshot:
+        """Make these all the fields of the document; creates it if need be. See `Store.put`."""
+        args = key, mapping, if_version, expire
+        return cast("Snapshot", await self._transact(_put_async, args, {}, {key: None}, _snapshot))
+
+    async def delete(self, key: str, *, if_version: int | None = None) -> bool:
+        """Remove the document; whether there was one. See `Store.delete`."""
+        return bool(await self._transact(_delete_async, (key, if_version), {}, {key: None}))
+
+    async def ttl(self, key: str) -> float | None:
+        """Seconds until the document expires; None: it does not, or there is none. See `Store.ttl`."""
+        driver = await self._driver()
+        return await driver.run(plain.ttl(self._settings, key))
+
+    async def keys(self, prefix: str = "") -> AsyncIterator[str]:
+        """The keys of the documents, each once, by SCAN. See `Store.keys`."""
+        driver = await self._driver()
+        seen: set[str] = set()
+        cursor = -1
+        while cursor != 0:
+            cursor, page = await driver.run(plain.scan(self._settings, prefix, max(cursor, 0)))
+            fresh = [key for key in dict.fromkeys(page) if key not in seen]
+            seen.update(fresh)
+            for key in fresh:
+                yield key
+
+    async def resolve(self, token: str) -> Resolution:
+        """What became of a commit that ended in `CommitUnknown`. See `Store.resolve`."""
+        driver = await self._driver()
+        return await driver.run(plain.resolve_token(self._settings, token))
+
+    async def _driver(self) -> AsyncDriver:
+        """The driver, once the server is there: an embedded one is started in a thread, by whoever comes first."""
+        core = self._core
+        if core.driver is None:
+            if core.closed:
+                raise UsageError("the store is closed; nothing was applied")
+            if core.opening is None:
+                core.opening = asyncio.ensure_future(self._start_server())
+            await asyncio.shield(core.opening)
+        assert core.driver is not None  # noqa: S101 - made by `_start_server`
+        return core.driver
+
+    async def _start_server(self) -> None:
+        core = self._core
+        try:
+            core.server = await asyncio.to_thread(core.target.start)
+            source = core.target.connections(core.server, asynchronous=True)
+            core.driver = AsyncDriver(source, core.max_connections)
+        finally:
+            core.opening = None
+
+    async def _transact(
+        self,
+        function: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        wanted: Wanted | None = None,
+        finish: Callable[[Attempt, Any], Any] | None = None,
+    ) -> Any:
+        driver = await self._driver()
+        inside = _entered((id(self._core), id(asyncio.current_task())))
+
+        async def body(attempt: Attempt) -> Any:
+            token = _running.set(inside)
+            try:
+                result = function(AsyncTx(attempt, driver), *args, **kwargs)
+                if isawaitable(result):
+                    return await result
+            finally:
+                _running.reset(token)
+            raise UsageError(
+                f"{_name(function)} is no coroutine function: an AsyncStore runs `async def` functions. Use Store, "
+                "or make it one; nothing was applied"
+            )
+
+        return await driver.run(transact(self._settings, body, wanted=wanted, finish=finish))
+
+
+def _entered(here: tuple[int, int]) -> frozenset[tuple[int, int]]:
+    """What is running, with this added.
+
+    Raises:
+        UsageError: it is running already. An inner transaction would commit once for each attempt of the outer one.
+    """
+    running = _running.get()
+    if here in running:
+        raise UsageError(
+            "a transaction of this store is running here already: an inner one would commit each time the outer one "
+            "is tried again. Pass on the tx instead of the store; nothing was applied"
+        )
+    return running | {here}
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
+# The transactions behind `update`, `put` and `delete`. Their document was fetched before they are called.
+
+
+def _update(
+    tx: Tx, key: str, function: Callable[[Doc], object], fields: Sequence[str] | None, version: int | None
+) -> str:
+    return _updated(tx.get(key, fields), function, version)
+
+
+async def _update_async(
+    tx: AsyncTx,
+    key: str,
+    function: Callable[[Doc], object],
+    fields: Sequence[str] | None,
+    version: int | None,
+) -> str:
+    return _updated(await tx.get(key, fields), function, version)
+
+
+def _put(
+    tx: Tx,
+    key: str,
+    mapping: Mapping[str, JSON],
+    version: int | None,
+    expire: float | timedelta | Keep | None,
+) -> str:
+    return _replaced(tx.get(key), mapping, version, expire)
+
+
+async def _put_async(
+    tx: AsyncTx,
+    key: str,
+    mapping: Mapping[str, JSON],
+    version: int | None,
+    expire: float | timedelta | Keep | None,
+) -> str:
+    return _replaced(await tx.get(key), mapping, version, expire)
+
+
+def _delete(tx: Tx, key: str, version: int | None) -> bool:
+    return _removed(tx.get(key), version)
+
+
+async def _delete_async(tx: AsyncTx, key: str, version: int | None) -> bool:
+    return _removed(await tx.get(key), version)
+
+
+def _updated(doc: Doc, function: Callable[[Doc], object], version: int | None) -> str:
+    _expect(doc, version)
+    result = function(doc)
+    if type(result) in _UNFINISHED:
+        if not isinstance(result, AsyncGeneratorType):
+            result.close()  # type: ignore[attr-defined]  # coroutines and generators have it
+        raise UsageError(f"update takes a plain function in both twins, and {_name(function)} is none")
+    return doc.key
+
+
+def _replaced(
+    doc: Doc, mapping: Mapping[str, JSON], version: int | None, expire: float | timedelta | Keep | None
+) -> str:
+    _expect(doc, version)
+    doc.replace(mapping)
+    if not isinstance(expire, Keep):
+        doc.expire(expire)
+    return doc.key
+
+
+def _removed(doc: Doc, version: int | None) -> bool:
+    _expect(doc, version)
+    existed = doc.exists
+    doc.delete()
+    return existed
+
+
+def _expect(doc: Doc, version: int | None) -> None:
+    if version is not None and doc.version != version:
+        raise VersionMismatch(doc.key, version, doc.version)
+
+
+def _snapshot(attempt: Attempt, key: str) -> Snapshot:
+    """The document as the commit left it."""
+    record = attempt.records[key]
+    return record.snapshot(record.version if record.committed_version is None else record.committed_version)
