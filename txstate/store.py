@@ -10,7 +10,7 @@ import asyncio
 from contextvars import ContextVar
 from inspect import isawaitable
 from threading import get_ident
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast
 
 from txstate._core import StoreBase
@@ -233,7 +233,7 @@ class Store(StoreBase[SyncDriver]):
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-        wanted: Wanted | None = None,
+        wanted: Wanted = MappingProxyType({}),
         finish: Callable[[Attempt, Any], Any] | None = None,
     ) -> Any:
         driver = self._driver
@@ -393,7 +393,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
         function: Callable[..., Awaitable[Any]],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
-        wanted: Wanted | None = None,
+        wanted: Wanted = MappingProxyType({}),
         finish: Callable[[Attempt, Any], Any] | None = None,
     ) -> Any:
         driver = await self._driver()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from txstate._drivers.fork import forget_in_children
@@ -16,7 +15,7 @@ from txstate._effects import Acquire, Call, Connect, Exhausted, Lost, Send
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from txstate._drivers.source import Source
     from txstate._effects import Command, Effect, Steps

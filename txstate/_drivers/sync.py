@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import queue
 import ssl
@@ -125,18 +126,23 @@ class SyncDriver:
 
     def run(self, steps: Steps[T]) -> T:
         """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""
-        try:
-            effect = next(steps)
-            while True:
-                try:
-                    argument = self._perform(effect)
-                except BaseException as error:  # noqa: BLE001 - the engine decides about every one of them
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(argument)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        argument: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                effect = steps.send(argument) if error is None else steps.throw(error)
+                error = None
+                argument = self._perform(effect)
+            except StopIteration as stop:
+                if _ended(steps):
+                    result: T = stop.value
+                    return result
+                error = stop
+            except BaseException as raised:
+                if _ended(steps):
+                    raise
+                # The generator waits: the effect failed, or a KeyboardInterrupt hit this very loop. Either is told.
+                error = raised
 
     def _perform(self, effect: Effect) -> Any:
         if isinstance(effect, Send):
@@ -197,3 +203,8 @@ class SyncDriver:
         self._lock = threading.Lock()
         self._pool = Pool(self._limit, lambda: SyncChannel(self))
         self._pool.closed = was_closed
+
+
+def _ended(steps: Steps[Any]) -> bool:
+    """Whether the generator has said its last word, so that what was raised is its own."""
+    return inspect.getgeneratorstate(steps) == inspect.GEN_CLOSED

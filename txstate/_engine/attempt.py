@@ -75,19 +75,29 @@ class Attempt:
         self.read_set = ReadSet()
         self.doubt: Evidence | None = None
         self.written: tuple[str, ...] = ()
+        self._asked: dict[str, Sequence[str] | None] = {}
         self._ttls: dict[str, TTLRead] = {}
         self._busy = False
 
     @property
     def session(self) -> Session:
-        """The session that this attempt reads and commits on."""
-        assert self.channel is not None, "nothing was read yet"  # noqa: S101 - an invariant of the engine
-        assert self.channel.session is not None, "the socket is gone"  # noqa: S101 - same
-        return self.channel.session
+        """The session that this attempt reads and commits on.
 
-    def wanted(self) -> Wanted:
-        """What was read, for the next attempt to fetch in its first round trip."""
-        return {key: record.known_names() for key, record in self.records.items()}
+        Raises:
+            Unreachable: its socket is gone, and the watches with it.
+        """
+        session = None if self.channel is None else self.channel.session
+        if session is None:
+            raise Unreachable("the connection that held the watches is gone")
+        return session
+
+    def wanted(self, before: Wanted) -> Wanted:
+        """What the next attempt is to fetch in its first round trip: what the function asked for.
+
+        Args:
+            before: what this one fetched for the same reason. If the function did not come to its end, it counts still.
+        """
+        return {**before, **self._asked} if self.state is State.CONDEMNED else self._asked
 
     # What the user's side calls.
 
@@ -104,6 +114,10 @@ class Attempt:
     def local(self, key: str, fields: Sequence[str] | None) -> Doc | None:
         """The document, if what is wanted of it is here already."""
         self.check_write()
+        if fields is None or self._asked.get(key, ()) is None:
+            self._asked[key] = None
+        else:
+            self._asked[key] = (*(self._asked.get(key) or ()), *fields)
         record = self.records.get(key)
         if record is None or record.missing(fields) != ():
             return None
@@ -145,13 +159,17 @@ class Attempt:
 
     # The round trips.
 
+    def left(self) -> float:
+        """Seconds until the call's deadline."""
+        return self.deadline - self.settings.clock()
+
     def remaining(self) -> float:
         """Seconds that the next reply may take.
 
         Raises:
             Unreachable: the call's deadline has passed.
         """
-        left = self.deadline - self.settings.clock()
+        left = self.left()
         if left <= 0:
             raise Unreachable("the deadline has passed")
         return min(left, self.settings.timeout)
@@ -173,8 +191,14 @@ class Attempt:
             self.state, self.verdict = State.CONDEMNED, verdict
         return Condemned()
 
+    def release(self) -> None:
+        """Give the channel back to the pool, if there is one."""
+        channel, self.channel = self.channel, None
+        if channel is not None:
+            channel.release()
+
     def end(self) -> Channel | None:
-        """Let go of everything, without I/O. Returns the channel, for the call to use again or to release."""
+        """End it. Returns the channel, if it was not released, for the next attempt."""
         self.state = State.ENDED
         channel, self.channel = self.channel, None
         return channel
@@ -220,7 +244,7 @@ class Attempt:
 
     def _fetch(self, reads: list[Read], *, prefetch: bool) -> Steps[None]:
         if self.channel is None:
-            self.channel = yield Acquire(self.deadline - self.settings.clock())
+            self.channel = yield Acquire(self.left())
         if self.channel.session is None:
             if self.read_set.present:
                 raise Unreachable("the connection that held the watches is gone")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from txstate._codec import VERSION_FIELD, decode_name
 from txstate._docs import KEEP
-from txstate._effects import Lost, ReplyError
+from txstate._effects import Lost, ReplyError, Unreachable
 from txstate._engine.attempt import State
 from txstate._engine.guarded import guarded_verdict, guarded_write
 from txstate._engine.outcome import Committed, Conflict, Outage, Partial, Refused, failure, verdict
@@ -46,44 +46,52 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Refused]:
     if not changes:
         return Committed()
     keys = [record.key for record in changes]
-    session = attempt.session
+    try:
+        session, patience = attempt.session, attempt.remaining()
+    except Unreachable as error:
+        return Outage(error)
     if session.token_error is not None:
         return failure(session.token_error, "committing", keys)
     number = session.next_id()
     writes = _writes(attempt, changes, number)
     volatile = attempt.read_set.volatile()
     commands = [("MULTI",), *(guarded_write(volatile, writes) if volatile else writes), ("EXEC",)]
-    # Half of what is left, so that the other half remains to resolve in.
-    patience = min(attempt.remaining(), (attempt.deadline - attempt.settings.clock()) / 2)
     attempt.doubt = Evidence(session.token, number, _versions(attempt, changes))
     try:
-        replies: Sequence[object] = yield from attempt.exchange(commands, patience)
+        # Half of what is left of the call at most, so that as much remains to resolve in.
+        replies: Sequence[object] = yield from attempt.exchange(commands, min(patience, attempt.left() / 2))
     except Lost as lost:
-        replies = lost.replies
         if not lost.sent:
             attempt.doubt = None
-        if len(replies) < len(commands):
-            if lost.interruption is not None:
-                raise lost.interruption from None
+        if lost.interruption is not None:
+            raise lost.interruption from None
+        if len(lost.replies) < len(commands):
             return (yield from _in_doubt(attempt, lost)) if lost.sent else Outage(lost)
-        interruption = lost.interruption
-    else:
-        session.watching = False
-        interruption = None
+        replies = lost.replies
+    session.watching = False
     outcome = verdict(replies, keys)
     if volatile and isinstance(outcome, Committed):
         outcome = guarded_verdict(replies[-1], keys)
+    return _settled(attempt, changes, outcome)
+
+
+def _settled(
+    attempt: Attempt,
+    changes: Mapping[Record, Changes],
+    outcome: Committed | Conflict | Outage | Refused | Partial,
+) -> Committed | Conflict | Outage | Refused:
+    """Enter the server's verdict into the attempt: nothing is in doubt any more."""
     if isinstance(outcome, Partial):
         raise _applied_in_part(outcome.replies)
     if isinstance(outcome, Committed):
         attempt.state = State.COMMITTED
-        _conclude(attempt, changes)
-    else:
-        attempt.doubt = None
-        if not isinstance(outcome, Conflict) and attempt.channel is not None:
-            attempt.channel.drop()
-    if interruption is not None:
-        raise interruption
+        for record, change in changes.items():
+            record.committed(_new_version(attempt, record) if change.exists else 0)
+        attempt.written = tuple(record.key for record in changes)
+        return outcome
+    attempt.doubt = None
+    if not isinstance(outcome, Conflict) and attempt.channel is not None:
+        attempt.channel.drop()
     return outcome
 
 
@@ -105,7 +113,7 @@ def interrupted(attempt: Attempt, interruption: BaseException) -> Steps[NoReturn
     raise interruption from _unknown(evidence, finding.resolution, finding.reason)
 
 
-def _in_doubt(attempt: Attempt, lost: Lost) -> Steps[Committed | Outage]:
+def _in_doubt(attempt: Attempt, lost: Lost) -> Steps[Committed | Conflict | Outage | Refused]:
     """Resolve a commit whose reply was lost."""
     evidence, finding = attempt.doubt, Finding()
     assert evidence is not None  # noqa: S101 - set by the only caller
@@ -119,9 +127,7 @@ def _in_doubt(attempt: Attempt, lost: Lost) -> Steps[Committed | Outage]:
         raise unknown
     if finding.resolution is Resolution.NOT_COMMITTED:
         return Outage(lost)
-    attempt.state = State.COMMITTED
-    _conclude(attempt, _changes(attempt))
-    return Committed()
+    return _settled(attempt, _changes(attempt), Committed())
 
 
 def _resolve(attempt: Attempt, evidence: Evidence, finding: Finding) -> Steps[None]:
@@ -163,12 +169,6 @@ def _read_pending(attempt: Attempt) -> Steps[None]:
 def _new_version(attempt: Attempt, record: Record) -> int:
     """Grows with every commit, and by the clock after a deletion, so that no version ever comes back."""
     return max(record.version + 1, attempt.read_set.time)
-
-
-def _conclude(attempt: Attempt, changes: Mapping[Record, Changes]) -> None:
-    for record, change in changes.items():
-        record.committed(_new_version(attempt, record) if change.exists else 0)
-    attempt.written = tuple(record.key for record in changes)
 
 
 def _versions(attempt: Attempt, changes: Mapping[Record, Changes]) -> tuple[tuple[bytes, bytes], ...] | None:

@@ -15,7 +15,6 @@ from txstate._engine.resolve import Evidence, Finding, resolve
 from txstate._engine.session import connect, require_primary, role_of
 from txstate._engine.transaction import unavailable
 from txstate.errors import WrongType
-from txstate.resolution import Resolution
 from txstate.retry import Pacing
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from txstate._engine.reads import Read
     from txstate._engine.settings import Settings
     from txstate._snapshot import Snapshot
+    from txstate.resolution import Resolution
 
 T = TypeVar("T")
 
@@ -130,19 +130,18 @@ def _read(settings: Settings, channel: Channel, reads: Sequence[Read], timeout: 
     before: list[Command] = [("UNWATCH",)] if session.watching else []
     asked = [command for read in reads for command in read.commands()]
     role = [session.role] if session.role is not None else []
-    if len(asked) > 1:
-        commands = [*before, ("MULTI",), *asked, ("EXEC",), *role]
-    else:
-        commands = [*before, *asked, *role]
+    atomic = len(asked) > 1
+    commands = [*before, *([("MULTI",), *asked, ("EXEC",)] if atomic else asked), *role]
     replies = yield from _exchange(settings, channel, commands, timeout)
     if role:
         name = role_of(replies[-1])
         if name is not None:
             require_primary(name)
     answers = replies[len(before) :]
-    if len(asked) > 1:
+    if atomic:
         session.watching = False
-        _required(answers[0], "reading")
+        for queued in answers[: len(asked) + 1]:
+            _required(queued, f"reading {', '.join(repr(read.key) for read in reads)}")
         answers = _required(answers[len(asked) + 1], "reading")
     yield from _take(settings, channel, reads, answers, timeout)
 

@@ -218,6 +218,9 @@ class ExecutedBatch(Batch):
 
     def take(self, replies: Sequence[object]) -> dict[Read, Exception]:
         """Validate, and load what was read."""
+        for reply in replies[self._marks["multi"] : self._marks["exec"]]:
+            if isinstance(reply, ReplyError):
+                raise reply
         answers = replies[self._marks["exec"]]
         if answers is None:
             raise Stale

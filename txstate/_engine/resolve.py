@@ -101,33 +101,27 @@ def resolve(
             if not channel.connected:
                 yield Connect(channel, timeout)
                 settings.counters.add(connections=1)
-            answer = yield from _ask(channel, evidence, settings, timeout)
-        except Unreachable as error:
-            finding.reason = error
-        except ReplyError as error:
-            finding.reason = error
-            channel.drop()
-            if not passing(error):
-                return
-        except Lost as lost:
-            channel.drop()
-            finding.reason = lost
-            if lost.interruption is not None:
-                if finding.interruption is not None:
-                    return
-                finding.interruption = lost.interruption
-                until = min(until, settings.clock() + settings.timeout)
+            finding.resolution = yield from _ask(channel, evidence, settings, timeout)
         except GeneratorExit:
             raise
-        except BaseException as interruption:
+        except BaseException as error:  # noqa: BLE001 - sorted below; none of them ends the search by itself
             channel.drop()
-            if finding.interruption is not None:
+            finding.reason = error
+            if isinstance(error, ReplyError) and not passing(error):
                 return
-            finding.interruption = interruption
-            until = min(until, settings.clock() + settings.timeout)
+            interruption = error.interruption if isinstance(error, Lost) else _interruption(error)
+            if interruption is not None:
+                if finding.interruption is not None:
+                    return
+                finding.interruption = interruption
+                until = min(until, settings.clock() + settings.timeout)
         else:
-            finding.resolution = answer
             return
+
+
+def _interruption(error: BaseException) -> BaseException | None:
+    """The error itself, if it is no failure of the connection."""
+    return None if isinstance(error, Unreachable | ReplyError) else error
 
 
 def _ask(channel: Channel, evidence: Evidence, settings: Settings, timeout: float) -> Steps[Resolution]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +13,8 @@ from txstate.events import Counters
 from txstate.retry import Retry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from txstate.events import Event
 
 logger: Final = logging.getLogger("txstate")

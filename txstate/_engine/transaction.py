@@ -7,7 +7,7 @@ to give up; each further attempt fetches in its first round trip all that the la
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from txstate import events
 from txstate._effects import Call, Exhausted, Sleep
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from txstate._engine.settings import Settings
     from txstate.errors import TxStateError
 
-R = TypeVar("R")
+_NOTHING: Final[Wanted] = {}
 
 
 def transact(
     settings: Settings,
     body: Callable[[Attempt], Any],
     *,
-    wanted: Wanted | None = None,
+    wanted: Wanted = _NOTHING,
     finish: Callable[[Attempt, Any], Any] | None = None,
 ) -> Steps[Any]:
     """Run a function until an attempt of it commits.
@@ -57,23 +57,20 @@ def transact(
     try:
         while True:
             settings.counters.add(attempts=1)
-            outcome, result = yield from _once(attempt, body, wanted or {}, call)
+            outcome, result = yield from _once(attempt, body, wanted, call)
             if isinstance(outcome, Committed):
                 call.committed(attempt)
                 if finish is not None:
                     result = finish(attempt, result)
-                if attempt.channel is not None:
-                    attempt.channel.release()
-                    attempt.channel = None
+                attempt.release()
                 yield from _call_back(attempt)
                 return result
             pause = call.pause_after(outcome, attempt)
-            wanted = {**(wanted or {}), **attempt.wanted()}
-            channel = attempt.end()
-            if channel is not None and isinstance(outcome, Conflict):
-                channel.release()
-                channel = None
-            attempt = Attempt(settings, attempt.number + 1, call.deadline, channel)
+            wanted = attempt.wanted(wanted)
+            if isinstance(outcome, Conflict):
+                attempt.release()
+            # After an outage the place is kept, so that the next attempt connects anew: idle sockets may be as stale.
+            attempt = Attempt(settings, attempt.number + 1, call.deadline, attempt.end())
             if pause > 0:
                 yield Sleep(pause)
     except GeneratorExit:
@@ -84,9 +81,8 @@ def transact(
         call.give_up(error, attempt)
         raise
     finally:
-        channel = attempt.end()
-        if channel is not None:
-            channel.release()
+        attempt.release()
+        attempt.end()
 
 
 def _once(
@@ -117,7 +113,7 @@ def _call_back(attempt: Attempt) -> Steps[None]:
     for callback, args in attempt.callbacks:
         try:
             yield Call(callback, args)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it raises, the transaction is committed
             name = getattr(callback, "__qualname__", repr(callback))
             logger.exception("the on_commit callback %s failed; the transaction is committed", name)
             attempt.settings.emit(events.CallbackFailed(callback=name, error=error))
