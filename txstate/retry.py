@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _OUTAGE_WAIT: Final = tenacity.wait_random_exponential(multiplier=0.01, max=0.5)
 
+_TOO_LATE: Final = 0.01
+"""Seconds before the deadline in which nothing is begun any more."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
@@ -91,11 +94,20 @@ class Pacing:
             return None
         return pause
 
-    def after_outage(self, error: BaseException) -> float:
-        """Seconds to wait for the server to come back; none the first time, as a pooled connection may be stale."""
+    def after_outage(self, error: BaseException, left: float) -> float | None:
+        """Seconds to wait for the server to come back; None: give up.
+
+        No wait the first time, as a pooled connection may be stale. Never so long that no time is left to try again.
+
+        Args:
+            error: what failed.
+            left: seconds until the call's deadline.
+        """
         first = self._outages.outcome is None
         pause = _next(self._outages, error, _OUTAGE_WAIT, self._clock())
-        return 0.0 if first else pause
+        if left < _TOO_LATE:
+            return None
+        return 0.0 if first else min(pause, left / 2)
 
 
 def _state(retry: Retry, started: float) -> tenacity.RetryCallState:

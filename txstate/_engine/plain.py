@@ -181,20 +181,27 @@ def _repeated(settings: Settings, once: Callable[[Channel, float], Steps[T]]) ->
                     yield from connect(channel, settings, timeout)
                 return (yield from once(channel, timeout))
             except (Exhausted, Unreachable, Lost, ReplyError) as error:
-                if isinstance(error, Lost) and error.interruption is not None:
-                    raise error.interruption from None
+                _raise_final(error)
                 if channel is not None:
                     channel.drop()
-                pacing = pacing or Pacing(settings.retry, started, settings.clock)
-                pause = pacing.after_outage(error)
-                if isinstance(error, Exhausted) or settings.clock() + pause >= deadline:
-                    raise unavailable(error, attempts, settings.clock() - started) from error
                 settings.counters.add(disruptions=1)
+                pacing = pacing or Pacing(settings.retry, started, settings.clock)
+                pause = pacing.after_outage(error, deadline - settings.clock())
+                if pause is None or isinstance(error, Exhausted):
+                    raise unavailable(error, attempts, settings.clock() - started) from error
                 if pause > 0:
                     yield Sleep(pause)
     finally:
         if channel is not None:
             channel.release()
+
+
+def _raise_final(error: Exception) -> None:
+    """Raise what trying again can't mend."""
+    if isinstance(error, Lost) and error.interruption is not None:
+        raise error.interruption from None
+    if isinstance(error, ReplyError) and not passing(error):
+        raise refusal(error, "reading") from error
 
 
 def _exchange(

@@ -77,13 +77,18 @@ def connect(channel: Channel, settings: Settings, timeout: float) -> Steps[Sessi
         ServerRefused: it refuses for good.
     """
     if not channel.connected:
-        yield Connect(channel, timeout)
+        try:
+            yield Connect(channel, timeout)
+        except ReplyError as error:
+            if passing(error):
+                raise
+            raise refusal(error, "connecting") from error
         settings.counters.add(connections=1)
     session = Session(f"{settings.reserved}token:{settings.random_id()}".encode())
     try:
         replies = yield Send(channel, _proof(session.token), timeout)
         settings.counters.add(round_trips=1)
-        _judge(session, replies)
+        _judge(session, replies, settings.reserved)
     except BaseException:
         channel.drop()
         raise
@@ -105,14 +110,16 @@ def _proof(token: bytes) -> list[Command]:
     ]
 
 
-def _judge(session: Session, replies: Sequence[object]) -> None:
+def _judge(session: Session, replies: Sequence[object], reserved: str) -> None:
     multi, execute, watch, unwatch, info, field_ttl, keyspace, role, hello = replies
     for reply in replies:
         if isinstance(reply, ReplyError) and passing(reply):
             raise reply
     for reply in (multi, execute, watch, unwatch):
         if isinstance(reply, ReplyError):
-            raise refusal(reply, "proving that MULTI, EXEC, WATCH and UNWATCH are allowed")
+            raise refusal(
+                reply, f"proving that MULTI, EXEC, WATCH and UNWATCH are allowed, on keys {reserved!r}*"
+            )
     if execute != []:
         raise ServerRefused(
             f"EXEC of an empty MULTI answered {execute!r} where a server answers with an empty array: something "

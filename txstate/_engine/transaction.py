@@ -201,8 +201,8 @@ class _Call:
         self._settings.counters.add(disruptions=1)
         self._settings.emit(events.Disrupted(attempt=attempt.number, cause=outage.cause))
         logger.debug("attempt %d was disrupted: %s", attempt.number, outage.cause)
-        pause = pacing.after_outage(outage.cause)
-        if self._settings.clock() + pause < self.deadline and not isinstance(outage.cause, Exhausted):
+        pause = pacing.after_outage(outage.cause, self.deadline - self._settings.clock())
+        if pause is not None and not isinstance(outage.cause, Exhausted):
             return pause
         if self._conflicts or self._conflicted:
             raise self._conflict(attempt) from outage.cause
