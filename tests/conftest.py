@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import redis
-
-# Importlib mode adds no path, and helpers are imported from tests/support.
-sys.path.append(str(Path(__file__).parent))
-
 from support.servers import BINARIES, ServerHandle, ServerMissingError, start
 
 if TYPE_CHECKING:

@@ -166,6 +166,11 @@ class Doc(MutableMapping[str, JSON]):
         self._record.guard.check_read()
         return len(self._record.names())
 
+    def __bool__(self) -> bool:
+        """Whether there are fields, as for a dict; of a partial one, whether there is a document."""
+        self._record.guard.check_read()
+        return bool(self._record.names()) if self._record.whole else self._record.exists
+
     def setdefault(self, name: str, default: JSON = None) -> JSON:
         """The field's value, after storing a copy of the default if there was none."""
         if name not in self:

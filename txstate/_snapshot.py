@@ -76,6 +76,10 @@ class Snapshot(Mapping[str, JSON]):
         self._need_all()
         return sum(1 for _ in self._loaded())
 
+    def __bool__(self) -> bool:
+        """Whether there are fields, as for a dict; a partial one is true: there is a document."""
+        return not self._whole or len(self) > 0
+
     def __repr__(self) -> str:
         partial = "" if self._whole else ", partial"
         content = {name: peek(raw) for name, raw in self._loaded()}

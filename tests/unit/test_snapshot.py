@@ -186,3 +186,9 @@ def test_what_is_no_json_is_said_on_access() -> None:
 def test_repr(snapshot: Snapshot, partial: Snapshot) -> None:
     assert repr(snapshot) == f"Snapshot('acct:1', version=7, {PLAIN!r})"
     assert repr(partial) == "Snapshot('acct:1', version=7, partial, {'n': 5})"
+
+
+def test_a_truth_test_asks_for_fields_and_of_a_partial_one_for_the_document() -> None:
+    assert Snapshot("k", 1, {b"a": b"1"})
+    assert not Snapshot("k", 1, {})
+    assert Snapshot("k", 1, {b"a": None}, whole=False)

@@ -196,7 +196,7 @@ class Connection:
                     asked.armed = armed
                 case DropRequest(by):
                     self._script.fire(armed, command)
-                    self._cut(by)
+                    self._cut(by, upstream_by=Cut.FIN)
                     return
                 case Late(by):
                     self._make_late(armed, command, frame, by)
@@ -289,12 +289,12 @@ class Connection:
         new.armed.give_back()
         return old
 
-    def _cut(self, by: Cut) -> None:
+    def _cut(self, by: Cut, *, upstream_by: Cut | None = None) -> None:
         """End both sides, after what is on its way to them."""
         self._over, self._silent = True, by is Cut.SILENCE
         if not self._silent:
             self._client.end(by)
-            self._upstream.end(by)
+            self._upstream.end(upstream_by or by)
 
     def _make_late(self, armed: Armed, command: Command, frame: bytes, by: Cut) -> None:
         """Take the command and all that came after it out of the stream, and cut the client."""

@@ -31,8 +31,10 @@ class DropReply:
 class DropRequest:
     """The command, and what follows it on the connection, never reaches the server; the connection is lost.
 
+    What came before it does reach the server, so the server's side ends by FIN.
+
     Attributes:
-        by: how the connection ends. By SILENCE, the server's side stays open until the client's ends.
+        by: how the client's side ends. By SILENCE, the server's side stays open until the client's ends.
     """
 
     by: Cut = Cut.FIN
@@ -47,7 +49,7 @@ class CutRequest:
 
     Attributes:
         at: how many bytes, from 0.
-        by: how the connection ends.
+        by: how both sides end. By RST the server may lose bytes that it had not read yet.
     """
 
     at: int
