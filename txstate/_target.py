@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -61,9 +61,10 @@ class Target:
         """Where connections come from."""
         if self.source is not None:
             return self.source
-        url = server.url if server is not None else self.url
-        assert url is not None  # noqa: S101 - there is a server, or an address
-        return Source.of_url(url, asynchronous=asynchronous)
+        if server is not None:
+            return replace(Source.of_url(server.url, asynchronous=asynchronous), revive=server.revive)
+        assert self.url is not None  # noqa: S101 - there is a server, or an address
+        return Source.of_url(self.url, asynchronous=asynchronous)
 
 
 def target_of(

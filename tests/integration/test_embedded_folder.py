@@ -6,6 +6,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import pytest
 import redis
 
 from txstate import embedded
-from txstate.embedded import guard
+from txstate.embedded import guard, home
 from txstate.errors import StoreUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -172,6 +173,23 @@ def test_sigkill_of_the_guard_ends_the_server_and_revive_brings_both_back(folder
         server.revive()
 
 
+def test_no_second_server_is_started_while_the_first_lives(folder: Path) -> None:
+    server = embedded.open_folder(folder)
+    call(server, "SET", "k", "v")
+    pid = server_pid(server)
+    guardian = parent_of(pid)
+    os.kill(pid, signal.SIGSTOP)
+    os.kill(guardian, signal.SIGKILL)
+    with pytest.raises(StoreUnavailable, match="didn't answer"):
+        server.revive(timeout=2.0)  # long enough for a second one to be there
+    assert is_alive(pid)
+    os.kill(pid, signal.SIGCONT)
+    server.revive()
+    assert not is_alive(pid)
+    assert call(server, "GET", "k") == b"v"
+    server.close()
+
+
 def test_sigkill_of_guard_and_clients_together(folder: Path) -> None:
     worker = start_worker(folder, "k", 0)
     assert worker.stdout
@@ -316,6 +334,16 @@ def test_a_deleted_lease_file_protects_its_users_nevertheless(folder: Path) -> N
     time.sleep(0.3)  # what would be wrong is an end that comes by itself
     assert server_pid(late) == pid
     late.close()
+    wait_for(lambda: not is_alive(pid))
+
+
+def test_a_deleted_folder_is_reported(folder: Path) -> None:
+    server = embedded.open_folder(folder)
+    pid = server_pid(server)
+    shutil.rmtree(folder)
+    with pytest.raises(StoreUnavailable, match="can't be used any more"):
+        server.revive()
+    server.close()
     wait_for(lambda: not is_alive(pid))
 
 
@@ -473,6 +501,39 @@ def test_a_server_that_never_answers_is_given_up_in_time(folder: Path, tmp_path:
     silent.chmod(0o700)
     with pytest.raises(StoreUnavailable, match=r"within 0.5 s(?s:.*)thinking"):
         embedded.open_folder(folder, server=silent, timeout=0.5)
+
+
+def test_a_server_that_is_still_loading_counts_as_open(folder: Path, tmp_path: Path) -> None:
+    loading = tmp_path / "valkey-server"
+    loading.write_text(
+        f"""#!{sys.executable}
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[sys.argv.index("--unixsocket") + 1])
+listener.listen()
+while True:
+    connection = listener.accept()[0]
+    connection.recv(100)
+    connection.sendall(b"-LOADING the dataset in memory\\r\\n")
+    connection.close()
+"""
+    )
+    loading.chmod(0o700)
+    server = embedded.open_folder(folder, server=loading, timeout=1.0)
+    assert home.ask(server._address, "PING").startswith("-LOADING")
+    server.close()
+
+
+def test_the_socket_is_kept_young_for_cleaners_of_temporary_folders(tmp_path: Path) -> None:
+    address = tmp_path / "socket"
+    address.touch()
+    os.utime(address, (0, 0))
+    minder = guard.Guard(private=True, folder=str(tmp_path), socket=str(address), binary="none", lock=-1)
+    minder._keep_young()
+    assert address.stat().st_mtime == 0
+    minder._refreshed -= guard._REFRESH
+    minder._keep_young()
+    assert address.stat().st_mtime > 0
 
 
 def test_another_protocol_in_the_folder_is_refused_while_it_is_in_use(folder: Path) -> None:

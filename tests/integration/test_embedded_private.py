@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -232,6 +233,19 @@ def test_a_server_that_cannot_start_is_reported_with_its_log(
     with pytest.raises(StoreUnavailable, match="the dog ate my memory"):
         embedded.open_private(server=broken)
     assert not made.exists()
+
+
+def test_no_descriptors_left_to_open_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = home.temporary_directory()
+    monkeypatch.setattr(embedded.opening, "temporary_directory", lambda: made)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(StoreUnavailable, match="can't be started"):
+            embedded.open_private()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    shutil.rmtree(made, ignore_errors=True)  # removing needs a descriptor, too
 
 
 def test_find_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

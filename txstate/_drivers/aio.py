@@ -11,7 +11,7 @@ from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Pool, closed
 from txstate._drivers.source import failed
 from txstate._drivers.wire import Replies, pack
-from txstate._effects import Acquire, Call, Connect, Exhausted, Lost, Send
+from txstate._effects import Acquire, Call, Connect, Exhausted, Lost, Send, Unreachable
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class AsyncChannel:
     async def exchange(self, commands: Sequence[Command], timeout: float) -> list[object]:
         """Send a batch and read its replies."""
         replies: list[object] = []
-        reader, writer = self._reader, self.writer
+        # Bound here: a read that its attempt left behind must not meet the next connection of this place.
+        reader, writer, incoming = self._reader, self.writer, self._replies
         if reader is None or writer is None or writer.is_closing():
             raise Lost(replies, sent=False, cause=ConnectionError("there is no connection"))
         sent = False
@@ -73,11 +74,11 @@ class AsyncChannel:
             async with asyncio.timeout(timeout):
                 sent = True
                 writer.write(data)
-                while not self._replies.take(replies, len(commands)):
+                while not incoming.take(replies, len(commands)):
                     chunk = await reader.read(_BUFFER)
                     if not chunk:
                         raise ConnectionError("the server closed the connection")
-                    self._replies.feed(chunk, len(chunk))
+                    incoming.feed_bytes(chunk)
         except BaseException as error:
             raise Lost(replies, sent=sent, cause=error) from error
         return replies
@@ -176,8 +177,17 @@ class AsyncDriver:
         if isinstance(effect, Acquire):
             return await self._acquire(effect.timeout)
         if isinstance(effect, Connect):
-            return await cast("AsyncChannel", effect.channel).connect(self._source, effect.timeout)
+            return await self._connect(cast("AsyncChannel", effect.channel), effect.timeout)
         return await asyncio.sleep(effect.seconds)
+
+    async def _connect(self, channel: AsyncChannel, timeout: float) -> None:
+        try:
+            await channel.connect(self._source, timeout)
+        except Unreachable:
+            if self._source.revive is None:
+                raise
+            await asyncio.to_thread(self._source.revive, timeout)
+            await channel.connect(self._source, timeout)
 
     async def _acquire(self, timeout: float) -> AsyncChannel:
         channel = self._pool.take()

@@ -8,7 +8,7 @@ or put another socket under the transaction's feet.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import redis
@@ -22,6 +22,9 @@ from redis.retry import Retry
 
 from txstate._effects import ReplyError, Unreachable
 from txstate.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _SCHEMES: Final = {
     "redis": "redis",
@@ -64,11 +67,13 @@ class Source:
         kind: redis-py's connection class.
         settings: its arguments.
         asynchronous: whether it is one of `redis.asyncio`.
+        revive: makes sure that an embedded server runs, within the seconds given; called when connecting fails.
     """
 
     kind: type[Any]
     settings: dict[str, Any]
     asynchronous: bool
+    revive: Callable[[float], None] | None = None
 
     @classmethod
     def of_url(cls, url: str, *, asynchronous: bool) -> Source:

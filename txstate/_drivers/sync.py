@@ -14,7 +14,7 @@ from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Pool, closed
 from txstate._drivers.source import failed
 from txstate._drivers.wire import Replies, pack
-from txstate._effects import Acquire, Call, Connect, Exhausted, Lost, Send
+from txstate._effects import Acquire, Call, Connect, Exhausted, Lost, Send, Unreachable
 
 if TYPE_CHECKING:
     import socket
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BUFFER = 65536
-
 
 class SyncChannel:
     """One place in the pool, and its socket."""
@@ -41,7 +39,6 @@ class SyncChannel:
         self._connection: Any = None
         self._socket: socket.socket | None = None
         self._replies = Replies()
-        self._buffer = bytearray(_BUFFER)
         self._timeout: float | None = None
 
     @property
@@ -65,7 +62,8 @@ class SyncChannel:
     def exchange(self, commands: Sequence[Command], timeout: float) -> list[object]:
         """Send a batch and read its replies."""
         replies: list[object] = []
-        sock = self._socket
+        # Bound here: a read that its attempt left behind must not meet the next connection of this place.
+        sock, incoming = self._socket, self._replies
         if sock is None:
             raise Lost(replies, sent=False, cause=ConnectionError("there is no connection"))
         sent = isinstance(sock, ssl.SSLSocket)  # TLS may have sent a part before it fails
@@ -78,13 +76,13 @@ class SyncChannel:
                 data = data[sock.send(data) :]
                 sent = True
             until = time.monotonic() + timeout
-            while not self._replies.take(replies, len(commands)):
+            while not incoming.take(replies, len(commands)):
                 if time.monotonic() > until:
                     raise TimeoutError("no complete reply in time")
-                length = sock.recv_into(self._buffer)
+                length = sock.recv_into(incoming.buffer)
                 if length == 0:
                     raise ConnectionError("the server closed the connection")
-                self._replies.feed(self._buffer, length)
+                incoming.feed(length)
         except Exception as error:
             raise Lost(replies, sent=sent, cause=error) from error
         except BaseException as interruption:
@@ -152,8 +150,17 @@ class SyncDriver:
         if isinstance(effect, Acquire):
             return self._acquire(effect.timeout)
         if isinstance(effect, Connect):
-            return cast("SyncChannel", effect.channel).connect(self._source, effect.timeout)
+            return self._connect(cast("SyncChannel", effect.channel), effect.timeout)
         return time.sleep(effect.seconds)
+
+    def _connect(self, channel: SyncChannel, timeout: float) -> None:
+        try:
+            channel.connect(self._source, timeout)
+        except Unreachable:
+            if self._source.revive is None:
+                raise
+            self._source.revive(timeout)
+            channel.connect(self._source, timeout)
 
     def _acquire(self, timeout: float) -> SyncChannel:
         waiter: _Waiter = queue.SimpleQueue()

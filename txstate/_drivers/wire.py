@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from txstate._effects import Command
 
 _NOT_ENOUGH: Final = object()
+_BUFFER: Final = 65536
 
 
 def pack(commands: Sequence[Command]) -> bytes:
@@ -25,14 +26,19 @@ def pack(commands: Sequence[Command]) -> bytes:
 class Replies:
     """The replies to batches on one socket, as bytes come in."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_reader", "buffer")
 
     def __init__(self) -> None:
+        self.buffer = bytearray(_BUFFER)
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_NOT_ENOUGH)
 
-    def feed(self, data: bytes | bytearray, length: int) -> None:
-        """Take in bytes read from the socket."""
-        self._reader.feed(data, 0, length)  # type: ignore[arg-type]  # any buffer will do
+    def feed(self, length: int) -> None:
+        """Take in as many bytes of the buffer."""
+        self._reader.feed(self.buffer, 0, length)  # type: ignore[arg-type]  # any buffer will do
+
+    def feed_bytes(self, data: bytes) -> None:
+        """Take in bytes from elsewhere."""
+        self._reader.feed(data)
 
     def take(self, replies: list[object], wanted: int) -> bool:
         """Append what has arrived; whether there are as many as wanted now.

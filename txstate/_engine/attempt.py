@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from txstate._engine.resolve import Evidence
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
+    from txstate.errors import CommitUnknown
 
 Wanted: TypeAlias = Mapping[str, Sequence[str] | None]
 """Keys, each with the fields wanted of it; None: all."""
@@ -62,6 +63,7 @@ class Attempt:
         records: what is known of them.
         doubt: what a commit that was sent can be resolved by; None while none was sent, or it had no effect.
         written: the keys that the commit wrote.
+        in_part: the error for a commit that was applied in part.
     """
 
     def __init__(self, settings: Settings, number: int, deadline: float, channel: Channel | None) -> None:
@@ -75,6 +77,7 @@ class Attempt:
         self.read_set = ReadSet()
         self.doubt: Evidence | None = None
         self.written: tuple[str, ...] = ()
+        self.in_part: CommitUnknown | None = None
         self._asked: dict[str, Sequence[str] | None] = {}
         self._ttls: dict[str, TTLRead] = {}
         self._busy = False
@@ -176,12 +179,14 @@ class Attempt:
 
     def exchange(self, commands: Sequence[Command], timeout: float) -> Steps[list[Any]]:
         """Send a batch and read its replies; if anything goes wrong, the socket is not used again."""
-        assert self.channel is not None  # noqa: S101 - an invariant of the engine
+        channel = self.channel
+        assert channel is not None  # noqa: S101 - an invariant of the engine
         self.settings.counters.add(round_trips=1)
         try:
-            replies: list[Any] = yield Send(self.channel, commands, timeout)
+            replies: list[Any] = yield Send(channel, commands, timeout)
         except BaseException:
-            self.channel.drop()
+            if self.channel is channel:
+                channel.drop()
             raise
         return replies
 
@@ -193,14 +198,32 @@ class Attempt:
 
     def release(self) -> None:
         """Give the channel back to the pool, if there is one."""
-        channel, self.channel = self.channel, None
+        channel = self._let_go()
         if channel is not None:
             channel.release()
 
     def end(self) -> Channel | None:
         """End it. Returns the channel, if it was not released, for the next attempt."""
         self.state = State.ENDED
+        return self._let_go()
+
+    def require_quiet(self) -> None:
+        """Raise if a read is in flight: one batch at a time on a connection.
+
+        Raises:
+            UsageError: in another thread, or in a task that the function did not wait for.
+        """
+        if self._busy:
+            raise UsageError(
+                "a read of this transaction is still in flight: a Tx is for one thread at a time, and an async "
+                "function must await all that it started; nothing was applied"
+            )
+
+    def _let_go(self) -> Channel | None:
         channel, self.channel = self.channel, None
+        if channel is not None and self._busy:
+            # A read was left behind; its reply must not be taken for another's.
+            channel.drop()
         return channel
 
     def _refuse(self) -> None:
@@ -216,8 +239,7 @@ class Attempt:
     def _guarded(self, reads: list[Read], *, prefetch: bool) -> Steps[None]:
         """Read, and sort what goes wrong: what may pass condemns the attempt, so that the function can't go on."""
         self.check_write()
-        if self._busy:
-            raise UsageError("a Tx is for one thread at a time; nothing was applied")
+        self.require_quiet()
         self._busy = True
         try:
             yield from self._fetch(reads, prefetch=prefetch)

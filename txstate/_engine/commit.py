@@ -41,6 +41,7 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Refused]:
         CommitUnknown: it could not be resolved, or was applied in part.
         BaseException: an interruption, whatever the driver threw.
     """
+    attempt.require_quiet()
     yield from _read_pending(attempt)
     changes = _changes(attempt)
     if not changes:
@@ -63,36 +64,46 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Refused]:
     except Lost as lost:
         if not lost.sent:
             attempt.doubt = None
+        if len(lost.replies) == len(commands):
+            _settle(attempt, changes, _judged(lost.replies, keys, guarded=bool(volatile)))
         if lost.interruption is not None:
             raise lost.interruption from None
         if len(lost.replies) < len(commands):
             return (yield from _in_doubt(attempt, lost)) if lost.sent else Outage(lost)
         replies = lost.replies
     session.watching = False
+    outcome = _judged(replies, keys, guarded=bool(volatile))
+    _settle(attempt, changes, outcome)
+    if isinstance(outcome, Partial):
+        assert attempt.in_part is not None  # noqa: S101 - set just now
+        raise attempt.in_part
+    return outcome
+
+
+def _judged(
+    replies: Sequence[object], keys: Sequence[str], *, guarded: bool
+) -> Committed | Conflict | Outage | Refused | Partial:
     outcome = verdict(replies, keys)
-    if volatile and isinstance(outcome, Committed):
-        outcome = guarded_verdict(replies[-1], keys)
-    return _settled(attempt, changes, outcome)
+    return guarded_verdict(replies[-1], keys) if guarded and isinstance(outcome, Committed) else outcome
 
 
-def _settled(
+def _settle(
     attempt: Attempt,
     changes: Mapping[Record, Changes],
     outcome: Committed | Conflict | Outage | Refused | Partial,
-) -> Committed | Conflict | Outage | Refused:
+) -> None:
     """Enter the server's verdict into the attempt: nothing is in doubt any more."""
-    if isinstance(outcome, Partial):
-        raise _applied_in_part(outcome.replies)
     if isinstance(outcome, Committed):
         attempt.state = State.COMMITTED
         for record, change in changes.items():
             record.committed(_new_version(attempt, record) if change.exists else 0)
         attempt.written = tuple(record.key for record in changes)
-        return outcome
+        return
     attempt.doubt = None
+    if isinstance(outcome, Partial):
+        attempt.in_part = _applied_in_part(outcome.replies)
     if not isinstance(outcome, Conflict) and attempt.channel is not None:
         attempt.channel.drop()
-    return outcome
 
 
 def interrupted(attempt: Attempt, interruption: BaseException) -> Steps[NoReturn]:
@@ -101,6 +112,8 @@ def interrupted(attempt: Attempt, interruption: BaseException) -> Steps[NoReturn
     Raises:
         BaseException: always the interruption.
     """
+    if attempt.in_part is not None:
+        raise interruption from attempt.in_part
     evidence = attempt.doubt
     if evidence is None:
         raise interruption
@@ -127,7 +140,8 @@ def _in_doubt(attempt: Attempt, lost: Lost) -> Steps[Committed | Conflict | Outa
         raise unknown
     if finding.resolution is Resolution.NOT_COMMITTED:
         return Outage(lost)
-    return _settled(attempt, _changes(attempt), Committed())
+    _settle(attempt, _changes(attempt), Committed())
+    return Committed()
 
 
 def _resolve(attempt: Attempt, evidence: Evidence, finding: Finding) -> Steps[None]:

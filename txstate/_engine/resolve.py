@@ -103,25 +103,31 @@ def resolve(
                 settings.counters.add(connections=1)
             finding.resolution = yield from _ask(channel, evidence, settings, timeout)
         except GeneratorExit:
+            channel.drop()
             raise
-        except BaseException as error:  # noqa: BLE001 - sorted below; none of them ends the search by itself
+        except BaseException as error:  # noqa: BLE001 - sorted here; none of them ends the search by itself
             channel.drop()
             finding.reason = error
-            if isinstance(error, ReplyError) and not passing(error):
-                return
             interruption = error.interruption if isinstance(error, Lost) else _interruption(error)
             if interruption is not None:
                 if finding.interruption is not None:
                     return
                 finding.interruption = interruption
                 until = min(until, settings.clock() + settings.timeout)
+            elif not _may_pass(error):
+                return
         else:
             return
 
 
 def _interruption(error: BaseException) -> BaseException | None:
-    """The error itself, if it is no failure of the connection."""
-    return None if isinstance(error, Unreachable | ReplyError) else error
+    """The error itself, if it is none."""
+    return None if isinstance(error, Exception) else error
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether asking once more may help."""
+    return isinstance(error, Unreachable | Lost) or (isinstance(error, ReplyError) and passing(error))
 
 
 def _ask(channel: Channel, evidence: Evidence, settings: Settings, timeout: float) -> Steps[Resolution]:

@@ -108,18 +108,17 @@ class Guard:
         durable = "no" if self._private else "yes"
         fsync = "always" if os.path.exists(os.path.join(self._folder, ALWAYS)) else "everysec"
         lifeline, self._lifeline = os.pipe()
-        command = [self._binary, "--port", "0", "--unixsocket", self._socket, "--unixsocketperm", "700"]
-        command += [
-            "--save",
-            "",
+        fixed = "--port 0 --unixsocketperm 700 --maxmemory-policy noeviction --daemonize no --loglevel notice"
+        command = [
+            self._binary,
+            "--unixsocket",
+            self._socket,
             "--appendonly",
             durable,
             "--appendfsync",
             fsync,
-            "--maxmemory-policy",
-            "noeviction",
         ]
-        command += ["--daemonize", "no", "--loglevel", "notice", "--logfile", ""]
+        command += ["--save", "", "--logfile", "", *fixed.split()]
         # The working directory is the data directory: no path of the user's has to survive the server's parser.
         self._server = subprocess.Popen(  # noqa: S603 - the binary is the opener's choice
             command, cwd=self._folder, stdin=subprocess.DEVNULL, pass_fds=(lock, lifeline)

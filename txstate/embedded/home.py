@@ -75,9 +75,9 @@ class Home:
                 "start a server by other means and open its URL"
             )
         address = self._choose_address()
-        state = {"protocol": _PROTOCOL, "socket": address, "host": socket.gethostname()}
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, json.dumps(state).encode(), 0)
+        state = json.dumps({"protocol": _PROTOCOL, "socket": address, "host": socket.gethostname()}).encode()
+        os.pwrite(lock, state, 0)
+        os.ftruncate(lock, len(state))
         kind = "private" if self.private else "folder"
         command = [
             sys.executable,
@@ -106,7 +106,7 @@ class Home:
             )
         except (OSError, subprocess.SubprocessError) as error:
             words = self.last_words(start)
-            raise StoreUnavailable(f"the embedded server's guard didn't start: {error}. {words}") from error
+            raise StoreUnavailable(f"the embedded server's guard didn't start ({error}). {words}") from error
         finally:
             os.close(log)
         return start

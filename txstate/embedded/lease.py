@@ -93,7 +93,10 @@ class EmbeddedServer:
             raise StoreUnavailable("the private server ended, and its data with it; open a new one")
         if not self._lease:
             raise UsageError("this embedded server is closed; open it again")
-        self._reach_server(timeout)
+        try:
+            self._reach_server(timeout)
+        except OSError as error:
+            raise StoreUnavailable(f"{self._home.folder} can't be used any more: {error}") from error
 
     def _take_lease(self, timeout: float) -> int:
         path = self._home.path(guard.LEASE)
@@ -118,7 +121,7 @@ class EmbeddedServer:
             # Before the server is looked at: one that starts meanwhile sees it, one that runs already is told below.
             Path(self._home.path(guard.ALWAYS)).touch(mode=0o600)
         log_start: int | None = None
-        answer = ""
+        answer, strict = "", False
         for _ in _pauses(timeout):
             with _forking:
                 if (lock := self._take_guard_lock()) is not None:
@@ -132,16 +135,15 @@ class EmbeddedServer:
                         os.close(lock)
             if address := self._home.address():
                 self._address = address
+                strict = always and ask(address, "CONFIG SET appendfsync always").startswith("+OK")
                 answer = ask(address, "PING")
                 # Still loading its data at the deadline: it is there, and transactions wait for it on their own.
-                if answer and not answer.startswith("-LOADING"):
+                if answer and not answer.startswith("-LOADING") and strict == always:
                     break
-        if not answer:
+        if not answer or strict != always:
             raise StoreUnavailable(
                 f"the embedded server didn't answer within {timeout} s. {self._home.last_words(log_start or 0)}"
             )
-        if always and not ask(self._address, "CONFIG SET appendfsync always").startswith("+OK"):
-            raise StoreUnavailable(f"the embedded server refused fsync='always'. {self._home.last_words(0)}")
 
     def _take_guard_lock(self) -> int | None:
         """Take the guard's lock, which says that no guard lives; None when one does."""

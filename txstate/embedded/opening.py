@@ -29,7 +29,12 @@ def open_private(*, server: Path | None = None, timeout: float = 10.0) -> Embedd
         StoreUnavailable: there is no binary, or it didn't start; the message has the end of its log.
     """
     binary = server or find_server()
-    return EmbeddedServer(Home(temporary_directory(), binary, private=True), timeout=timeout)
+    home = Home(temporary_directory(), binary, private=True)
+    try:
+        return EmbeddedServer(home, timeout=timeout)
+    except OSError as error:
+        home.remove()
+        raise StoreUnavailable(f"a private embedded server can't be started: {error}") from error
 
 
 def open_folder(
