@@ -166,6 +166,12 @@ class Doc(MutableMapping[str, JSON]):
         self._record.guard.check_read()
         return len(self._record.names())
 
+    def __eq__(self, other: object) -> bool:
+        """Equal to any mapping with the same fields; the key and the version don't count."""
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]  # like every mapping that compares by content
+
     def __bool__(self) -> bool:
         """Whether there are fields, as for a dict; of a partial one, whether there is a document."""
         self._record.guard.check_read()

@@ -41,6 +41,12 @@ class Channel(Protocol):
     def release(self) -> None:
         """Give the place back to the pool, with its socket if it is connected."""
 
+    def abandon(self) -> None:
+        """Give the place back with another channel in it: somebody may still be waiting for something on this one.
+
+        Closes the socket, and the one that a connect which is under way may still bring.
+        """
+
 
 class Acquire(NamedTuple):
     """Wait for a channel of the pool. Fails with `Exhausted` after `timeout` seconds."""

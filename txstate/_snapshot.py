@@ -76,6 +76,12 @@ class Snapshot(Mapping[str, JSON]):
         self._need_all()
         return sum(1 for _ in self._loaded())
 
+    def __eq__(self, other: object) -> bool:
+        """Equal to any mapping with the same fields; the key and the version don't count."""
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]  # like every mapping that compares by content
+
     def __bool__(self) -> bool:
         """Whether there are fields, as for a dict; a partial one is true: there is a document."""
         return not self._whole or len(self) > 0

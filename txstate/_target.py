@@ -15,7 +15,7 @@ from txstate.errors import UsageError
 
 Fsync: TypeAlias = Literal["everysec", "always"]
 
-_HOST_AND_PORT: Final = re.compile(r"[\w.\-\[\]]+:\d+(?:/\d+)?")
+_HOST_AND_PORT: Final = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[\w.\-]+):\d+(?:/\d+)?")
 
 
 class Private(enum.Enum):

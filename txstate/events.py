@@ -87,7 +87,7 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GaveUp:
-    """A call ended with an error of the library's own.
+    """A transaction ended with a `TxStateError`.
 
     Attributes:
         error: what the caller gets.
@@ -130,7 +130,7 @@ class Stats:
         resolved_committed: of those, found to be applied.
         resolved_aborted: of those, found not to be applied.
         unknown: of those, not found out: `CommitUnknown`.
-        gave_up: calls that ended with an error of the library's own.
+        gave_up: transactions that ended with a `TxStateError`.
         round_trips: batches sent to the server.
         connections: connections made.
     """

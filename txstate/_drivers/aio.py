@@ -35,11 +35,13 @@ class AsyncChannel:
 
     def __init__(self, driver: AsyncDriver) -> None:
         self.session: Session | None = None
+        self.origin: object = None
         self._driver = driver
         self._connection: Any = None
         self._reader: asyncio.StreamReader | None = None
         self.writer: asyncio.StreamWriter | None = None
         self._replies = Replies()
+        self._abandoned = False
 
     @property
     def connected(self) -> bool:
@@ -57,6 +59,9 @@ class AsyncChannel:
             if isinstance(error, Exception):
                 raise failed(error) from error
             raise
+        if self._abandoned:
+            connection._close()  # noqa: SLF001 - as above
+            raise Unreachable("the attempt that connected has ended")
         self._connection = connection
         self._reader, self.writer = connection._reader, connection._writer  # noqa: SLF001 - shown nowhere else
         self._replies, self.session = Replies(), None
@@ -93,6 +98,12 @@ class AsyncChannel:
     def release(self) -> None:
         """Give the place back."""
         self._driver.release(self)
+
+    def abandon(self) -> None:
+        """Give the place back with another channel in it."""
+        self._abandoned = True
+        self.drop()
+        self._driver.replace(self)
 
     def forget(self) -> None:
         """Let go in a forked child; closing would reach the parent's event loop."""
@@ -210,6 +221,10 @@ class AsyncDriver:
         waiter = self._pool.give(channel)
         if waiter is not None:
             waiter.set_result(channel)
+
+    def replace(self, channel: AsyncChannel) -> None:
+        """Give back a new channel for one that can't be used again."""
+        self.release(self._pool.replace(channel))
 
     def close(self) -> None:
         """Close all connections; those in use when they are given back."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 class Place(Protocol):
     """What the pool knows of a channel."""
 
+    origin: object
+    """The pool that made it: a forked child has another one."""
+
     @property
     def connected(self) -> bool:
         """Whether there is a socket."""
@@ -61,7 +64,7 @@ class Pool(Generic[C, W]):
         if self._idle:
             return self._idle.pop()
         if len(self._made) < self._limit:
-            channel = self._make()
+            channel = self._create()
             self._made.append(channel)
             return channel
         return None
@@ -80,13 +83,22 @@ class Pool(Generic[C, W]):
 
     def give(self, channel: C) -> W | None:
         """Give a channel back; returns who gets it, if somebody waits."""
-        if self.closed:
+        if self.closed or channel.origin is not self:
             channel.drop()
             return None
         if self._waiting:
             return self._waiting.popleft()
         self._idle.insert(len(self._idle) if channel.connected else 0, channel)
         return None
+
+    def replace(self, channel: C) -> C:
+        """A new channel in the place of one that can't be used again."""
+        fresh = self._create()
+        if channel.origin is self:
+            self._made[self._made.index(channel)] = fresh
+        else:
+            fresh.origin = None
+        return fresh
 
     def close(self) -> list[W]:
         """Close what is idle, and later what is given back; returns who waits in vain."""
@@ -100,3 +112,8 @@ class Pool(Generic[C, W]):
     def all(self) -> list[C]:
         """Every channel made, held or not."""
         return list(self._made)
+
+    def _create(self) -> C:
+        channel = self._make()
+        channel.origin = self
+        return channel

@@ -35,11 +35,13 @@ class SyncChannel:
 
     def __init__(self, driver: SyncDriver) -> None:
         self.session: Session | None = None
+        self.origin: object = None
         self._driver = driver
         self._connection: Any = None
         self._socket: socket.socket | None = None
         self._replies = Replies()
         self._timeout: float | None = None
+        self._abandoned = False
 
     @property
     def connected(self) -> bool:
@@ -56,6 +58,9 @@ class SyncChannel:
         except BaseException:
             connection.disconnect()
             raise
+        if self._abandoned:
+            connection.disconnect()
+            raise Unreachable("the attempt that connected has ended")
         self._connection, self._socket = connection, connection._sock  # noqa: SLF001 - redis-py shows it nowhere else
         self._replies, self._timeout, self.session = Replies(), None, None
 
@@ -99,6 +104,12 @@ class SyncChannel:
     def release(self) -> None:
         """Give the place back."""
         self._driver.release(self)
+
+    def abandon(self) -> None:
+        """Give the place back with another channel in it."""
+        self._abandoned = True
+        self.drop()
+        self._driver.replace(self)
 
     def forget(self) -> None:
         """Close this process's copy of the socket; a shutdown would reach the parent's as well."""
@@ -194,6 +205,12 @@ class SyncDriver:
             waiter = self._pool.give(channel)
         if waiter is not None:
             waiter.put(channel)
+
+    def replace(self, channel: SyncChannel) -> None:
+        """Give back a new channel for one that can't be used again."""
+        with self._lock:
+            fresh = self._pool.replace(channel)
+        self.release(fresh)
 
     def close(self) -> None:
         """Close all connections; those in use when they are given back."""

@@ -80,6 +80,7 @@ class Attempt:
         self.in_part: CommitUnknown | None = None
         self._asked: dict[str, Sequence[str] | None] = {}
         self._ttls: dict[str, TTLRead] = {}
+        self._session: Session | None = None
         self._busy = False
 
     @property
@@ -90,8 +91,9 @@ class Attempt:
             Unreachable: its socket is gone, and the watches with it.
         """
         session = None if self.channel is None else self.channel.session
-        if session is None:
+        if session is None or (self._session is not None and session is not self._session):
             raise Unreachable("the connection that held the watches is gone")
+        self._session = session
         return session
 
     def wanted(self, before: Wanted) -> Wanted:
@@ -222,8 +224,9 @@ class Attempt:
     def _let_go(self) -> Channel | None:
         channel, self.channel = self.channel, None
         if channel is not None and self._busy:
-            # A read was left behind; its reply must not be taken for another's.
-            channel.drop()
+            # A read was left behind: its reply, or the connection that it waits for, must not become another's.
+            channel.abandon()
+            return None
         return channel
 
     def _refuse(self) -> None:
@@ -266,10 +269,12 @@ class Attempt:
 
     def _fetch(self, reads: list[Read], *, prefetch: bool) -> Steps[None]:
         if self.channel is None:
-            self.channel = yield Acquire(self.left())
-        if self.channel.session is None:
-            if self.read_set.present:
-                raise Unreachable("the connection that held the watches is gone")
+            channel: Channel = yield Acquire(self.left())
+            if self.state is not State.RUNNING:
+                channel.release()
+                self._refuse()
+            self.channel = channel
+        if self.channel.session is None and not self.read_set.present:
             yield from connect(self.channel, self.settings, self.remaining())
         unreadable, field_ttls = yield from self._extend(reads)
         fetched = [read for read in reads if isinstance(read, DocRead) and read not in unreadable]

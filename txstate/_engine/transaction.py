@@ -15,7 +15,7 @@ from txstate._engine.attempt import Attempt, State
 from txstate._engine.commit import commit, interrupted
 from txstate._engine.outcome import Committed, Conflict, Outage, Refused
 from txstate._engine.settings import logger
-from txstate.errors import CommitUnknown, ConflictError, StoreUnavailable
+from txstate.errors import ConflictError, StoreUnavailable, TxStateError
 from txstate.retry import Pacing
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from txstate._effects import Steps
     from txstate._engine.attempt import Wanted
     from txstate._engine.settings import Settings
-    from txstate.errors import TxStateError
 
 _NOTHING: Final[Wanted] = {}
 
@@ -77,7 +76,7 @@ def transact(
         raise
     except settings.interruptions as interruption:
         yield from interrupted(attempt, interruption)
-    except CommitUnknown as error:
+    except TxStateError as error:
         call.give_up(error, attempt)
         raise
     finally:
@@ -128,7 +127,7 @@ class _Call:
         self.deadline = self._started + settings.retry.deadline
         self._pacing: Pacing | None = None
         self._conflicts: Counter[str] = Counter()
-        self._conflicted: tuple[int, dict[str, Record]] | None = None
+        self._conflicted: tuple[int, dict[str, Record | None]] | None = None
 
     @property
     def _elapsed(self) -> float:
@@ -172,12 +171,12 @@ class _Call:
         changed = [
             key
             for key, record in before.items()
-            if key not in attempt.records or attempt.records[key].raw() != record.raw()
+            if record is None or key not in attempt.records or attempt.records[key].raw() != record.raw()
         ]
         self._report(changed or list(before), number)
 
     def give_up(self, error: TxStateError, attempt: Attempt) -> None:
-        """Count and report an error of the library's own."""
+        """Count and report an error of the library's own that ends the call."""
         self._settings.counters.add(gave_up=1)
         self._settings.emit(events.GaveUp(error=error, attempts=attempt.number, elapsed=self._elapsed))
 
@@ -190,7 +189,8 @@ class _Call:
         self._settings.counters.add(conflicts=1)
         if self._conflicted is not None:
             self._report(list(self._conflicted[1]), self._conflicted[0])
-        self._conflicted = attempt.number, attempt.records
+        read = attempt.read_set.present
+        self._conflicted = attempt.number, {key: attempt.records.get(key) for key in read}
         error = ConflictError(attempt.number, self._elapsed, self._conflicts)
         pause = pacing.after_conflict(error)
         if pause is None or self._settings.clock() + pause >= self.deadline:
@@ -206,17 +206,13 @@ class _Call:
             return pause
         if self._conflicts or self._conflicted:
             raise self._conflict(attempt) from outage.cause
-        error = unavailable(outage.cause, attempt.number, self._elapsed)
-        self.give_up(error, attempt)
-        raise error from outage.cause
+        raise unavailable(outage.cause, attempt.number, self._elapsed) from outage.cause
 
     def _conflict(self, attempt: Attempt) -> ConflictError:
         if self._conflicted is not None:
-            self._report(list(self._conflicted[1]) or list(attempt.read_set.present), self._conflicted[0])
+            self._report(list(self._conflicted[1]), self._conflicted[0])
             self._conflicted = None
-        error = ConflictError(attempt.number, self._elapsed, self._conflicts)
-        self.give_up(error, attempt)
-        return error
+        return ConflictError(attempt.number, self._elapsed, self._conflicts)
 
 
 def unavailable(cause: BaseException, attempts: int, elapsed: float) -> StoreUnavailable:
