@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from inspect import isawaitable
 from threading import get_ident
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, MappingProxyType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeAlias, TypeVar, cast
 
 from txstate._core import StoreBase
 from txstate._docs import KEEP, Doc, Keep
@@ -35,8 +35,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _UNFINISHED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
-_running: Final[ContextVar[frozenset[tuple[int, int]]]] = ContextVar("txstate_running", default=frozenset())
-"""Which stores a transaction is running on, and in which thread or task."""
+_Running: TypeAlias = tuple[tuple[tuple[int, int], "Attempt"], ...]
+_running: Final[ContextVar[_Running]] = ContextVar("txstate_running", default=())
+"""The attempts around this code, each with its store and its thread or task. An entry counts while its attempt does, so
+that one which an interruption left behind does no harm."""
 
 
 class Store(StoreBase[SyncDriver]):
@@ -95,7 +97,8 @@ class Store(StoreBase[SyncDriver]):
 
         Args:
             key: its key, without the namespace.
-            fields: fetch only these; the cost is then independent of the hash's size.
+            fields: fetch only these; the cost is then independent of the hash's size. None of them (``[]``): only the
+                version, to see whether the document has changed.
 
         Raises:
             WrongType, CodecError, ServerRefused, StoreUnavailable, UsageError: as they say.
@@ -237,10 +240,10 @@ class Store(StoreBase[SyncDriver]):
         finish: Callable[[Attempt, Any], Any] | None = None,
     ) -> Any:
         driver = self._driver
-        inside = _entered((id(self._core), get_ident()))
+        here = _outside((id(self._core), get_ident()))
 
         def body(attempt: Attempt) -> Any:
-            token = _running.set(inside)
+            token = _running.set((*_running.get(), (here, attempt)))
             try:
                 result = function(Tx(attempt, driver), *args, **kwargs)
             finally:
@@ -397,10 +400,10 @@ class AsyncStore(StoreBase[AsyncDriver]):
         finish: Callable[[Attempt, Any], Any] | None = None,
     ) -> Any:
         driver = await self._driver()
-        inside = _entered((id(self._core), id(asyncio.current_task())))
+        here = _outside((id(self._core), id(asyncio.current_task())))
 
         async def body(attempt: Attempt) -> Any:
-            token = _running.set(inside)
+            token = _running.set((*_running.get(), (here, attempt)))
             try:
                 result = function(AsyncTx(attempt, driver), *args, **kwargs)
                 if isawaitable(result):
@@ -415,19 +418,18 @@ class AsyncStore(StoreBase[AsyncDriver]):
         return await driver.run(transact(self._settings, body, wanted=wanted, finish=finish))
 
 
-def _entered(here: tuple[int, int]) -> frozenset[tuple[int, int]]:
-    """What is running, with this added.
+def _outside(here: tuple[int, int]) -> tuple[int, int]:
+    """The same store and place, in which no transaction is running.
 
     Raises:
-        UsageError: it is running already. An inner transaction would commit once for each attempt of the outer one.
+        UsageError: one is. An inner transaction would commit once for each attempt of the outer one.
     """
-    running = _running.get()
-    if here in running:
+    if any(place == here and attempt.in_function for place, attempt in _running.get()):
         raise UsageError(
             "a transaction of this store is running here already: an inner one would commit each time the outer one "
             "is tried again. Pass on the tx instead of the store; nothing was applied"
         )
-    return running | {here}
+    return here
 
 
 def _name(function: Callable[..., Any]) -> str:

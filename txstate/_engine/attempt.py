@@ -21,7 +21,7 @@ from txstate.errors import UsageError, WrongType
 
 if TYPE_CHECKING:
     from txstate._effects import Channel, Command, Steps
-    from txstate._engine.resolve import Evidence
+    from txstate._engine.resolve import Evidence, Finding
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
     from txstate.errors import CommitUnknown
@@ -62,6 +62,7 @@ class Attempt:
         documents: those read, by key.
         records: what is known of them.
         doubt: what a commit that was sent can be resolved by; None while none was sent, or it had no effect.
+        finding: what became of it, once that has been looked for.
         written: the keys that the commit wrote.
         in_part: the error for a commit that was applied in part.
     """
@@ -76,12 +77,18 @@ class Attempt:
         self.records: dict[str, Record] = {}
         self.read_set = ReadSet()
         self.doubt: Evidence | None = None
+        self.finding: Finding | None = None
         self.written: tuple[str, ...] = ()
         self.in_part: CommitUnknown | None = None
         self._asked: dict[str, Sequence[str] | None] = {}
         self._ttls: dict[str, TTLRead] = {}
         self._session: Session | None = None
         self._busy = False
+
+    @property
+    def in_function(self) -> bool:
+        """Whether its function may still be running: it has neither committed nor ended."""
+        return self.state is State.RUNNING or self.state is State.CONDEMNED
 
     @property
     def session(self) -> Session:

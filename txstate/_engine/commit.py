@@ -119,8 +119,10 @@ def interrupted(attempt: Attempt, interruption: BaseException) -> Steps[NoReturn
         raise interruption
     if attempt.state is State.COMMITTED:
         raise interruption from _unknown(evidence, Resolution.COMMITTED, None)
-    finding = Finding(interruption=interruption)
-    yield from _resolve(attempt, evidence, finding)
+    if attempt.finding is None:
+        yield from _resolve(attempt, evidence, Finding(interruption=interruption))
+    finding = attempt.finding
+    assert finding is not None  # noqa: S101 - resolved now or before
     if finding.resolution is Resolution.NOT_COMMITTED:
         raise interruption
     raise interruption from _unknown(evidence, finding.resolution, finding.reason)
@@ -131,14 +133,12 @@ def _in_doubt(attempt: Attempt, lost: Lost) -> Steps[Committed | Conflict | Outa
     evidence, finding = attempt.doubt, Finding()
     assert evidence is not None  # noqa: S101 - set by the only caller
     yield from _resolve(attempt, evidence, finding)
-    unknown = _unknown(evidence, finding.resolution, finding.reason or lost)
+    if finding.interruption is not None:
+        raise finding.interruption
+    if finding.resolution is Resolution.UNKNOWN:
+        raise _unknown(evidence, finding.resolution, finding.reason or lost)
     if finding.resolution is Resolution.NOT_COMMITTED:
         attempt.doubt = None
-    if finding.interruption is not None:
-        raise finding.interruption from (None if attempt.doubt is None else unknown)
-    if finding.resolution is Resolution.UNKNOWN:
-        raise unknown
-    if finding.resolution is Resolution.NOT_COMMITTED:
         return Outage(lost)
     _settle(attempt, _changes(attempt), Committed())
     return Committed()
@@ -154,6 +154,7 @@ def _resolve(attempt: Attempt, evidence: Evidence, finding: Finding) -> Steps[No
         until = min(until, settings.clock() + settings.timeout)
     channel.drop()
     yield from resolve(channel, evidence, settings, until, finding)
+    attempt.finding = finding
     counter = {
         Resolution.COMMITTED: "resolved_committed",
         Resolution.NOT_COMMITTED: "resolved_aborted",

@@ -96,13 +96,13 @@ def verdict(
         return Conflict()
     if isinstance(answer, ReplyError):
         first = next((reply for reply in queued if isinstance(reply, ReplyError)), None)
-        return failure(first or _because(answer), "committing", keys)
+        return failure(first or because(answer), "committing", keys)
     if not isinstance(answer, list) or any(isinstance(reply, ReplyError) for reply in answer):
         return Partial(replies)
     return Committed()
 
 
-def _because(answer: ReplyError) -> ReplyError:
+def because(answer: ReplyError) -> ReplyError:
     """The error that EXECABORT names as its reason, or the error itself."""
     reason = _BECAUSE.search(str(answer))
     return ReplyError(reason["reason"]) if reason else answer
