@@ -18,6 +18,7 @@ from txstate._docs import KEEP, Doc, Keep
 from txstate._drivers.aio import AsyncDriver
 from txstate._drivers.sync import SyncDriver
 from txstate._engine import plain
+from txstate._engine.commit import explain
 from txstate._engine.transaction import transact
 from txstate.errors import UsageError, VersionMismatch
 from txstate.tx import AsyncTx, Tx, listed
@@ -242,7 +243,11 @@ class Store(StoreBase[SyncDriver]):
         driver = self._driver
         here = _outside((id(self._core), get_ident()))
 
+        latest: Attempt | None = None
+
         def body(attempt: Attempt) -> Any:
+            nonlocal latest
+            latest = attempt
             token = _running.set((*_running.get(), (here, attempt)))
             try:
                 result = function(Tx(attempt, driver), *args, **kwargs)
@@ -257,7 +262,11 @@ class Store(StoreBase[SyncDriver]):
                 )
             return result
 
-        return driver.run(transact(self._settings, body, wanted=wanted, finish=finish))
+        try:
+            return driver.run(transact(self._settings, body, wanted=wanted, finish=finish))
+        except self._interruptions as interruption:
+            explain(latest, interruption)
+            raise
 
 
 class AsyncStore(StoreBase[AsyncDriver]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 from txstate.errors import UsageError
 
@@ -50,7 +51,8 @@ class Pool(Generic[C, W]):
         self._limit, self._make = limit, make
         self._idle: list[C] = []
         self._waiting: deque[W] = deque()
-        self._made: list[C] = []
+        # Weak, so that a place which an interruption dropped on its way is free again once nobody holds it.
+        self._made: WeakSet[C] = WeakSet()
         self.closed = False
 
     def take(self) -> C | None:
@@ -65,7 +67,7 @@ class Pool(Generic[C, W]):
             return self._idle.pop()
         if len(self._made) < self._limit:
             channel = self._create()
-            self._made.append(channel)
+            self._made.add(channel)
             return channel
         return None
 
@@ -95,7 +97,8 @@ class Pool(Generic[C, W]):
         """A new channel in the place of one that can't be used again."""
         fresh = self._create()
         if channel.origin is self:
-            self._made[self._made.index(channel)] = fresh
+            self._made.discard(channel)
+            self._made.add(fresh)
         else:
             fresh.origin = None
         return fresh

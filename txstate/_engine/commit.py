@@ -128,6 +128,17 @@ def interrupted(attempt: Attempt, interruption: BaseException) -> Steps[NoReturn
     raise interruption from _unknown(evidence, finding.resolution, finding.reason)
 
 
+def explain(attempt: Attempt | None, interruption: BaseException) -> None:
+    """Say in an interruption's cause that the transaction was applied, if it struck after that was known."""
+    if (
+        attempt is not None
+        and attempt.written
+        and interruption.__cause__ is None
+        and attempt.doubt is not None
+    ):
+        interruption.__cause__ = _unknown(attempt.doubt, Resolution.COMMITTED, None)
+
+
 def _in_doubt(attempt: Attempt, lost: Lost) -> Steps[Committed | Conflict | Outage | Refused]:
     """Resolve a commit whose reply was lost."""
     evidence, finding = attempt.doubt, Finding()
