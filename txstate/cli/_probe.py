@@ -1,0 +1,209 @@
+"""Asking a server what `doctor` wants to know. Asks and tries, judges nothing.
+
+It tries the commands that the library needs on a throw-away key under the library's own prefix, which it removes and
+which would expire by itself.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import statistics
+from dataclasses import replace
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+import redis
+
+from txstate import ServerRefused, StoreUnavailable
+from txstate._drivers.source import Source
+from txstate._engine.session import client_flags, role_of
+from txstate._engine.settings import RESERVED
+from txstate.cli._facts import Facts, Replica
+from txstate.cli._servers import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PINGS: Final = 50
+_TIMEOUT: Final = 5.0
+_TTL_MS: Final = 10_000
+"""Life of the throw-away key, in milliseconds, should it not be removed."""
+_VOLATILE: Final = ("subexpiry", "keys_with_volatile_items")
+
+
+def gather(url: str, namespace: str) -> Facts:
+    """Ask.
+
+    Args:
+        url: the server.
+        namespace: prefix of every key, as the application would use it.
+
+    Raises:
+        StoreUnavailable: it can't be reached.
+        ServerRefused: it does not let this user in.
+    """
+    source = Source.of_url(url, asynchronous=False)
+    plain = replace(source, settings={**source.settings, "protocol": 2, "decode_responses": False})
+    connection = plain.connection(_TIMEOUT)
+    try:
+        connection.connect()
+        return _gather(_Asker(connection), namespace)
+    except (redis.AuthenticationError, redis.ResponseError) as error:
+        raise ServerRefused(f"the server does not let this user in: {error}", code=_code(error)) from error
+    except redis.RedisError as error:
+        raise StoreUnavailable(f"the server can't be reached: {error}") from error
+    finally:
+        connection.disconnect()
+
+
+class _Asker:
+    """Asks one thing at a time, and remembers what was refused."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.refused: dict[str, str] = {}
+
+    def ask(self, *command: Any, name: str | None = None) -> Any:
+        """The answer, as it came; None when it was refused.
+
+        Args:
+            *command: the command.
+            name: under which a refusal is remembered; by default the command's first word.
+        """
+        try:
+            self._connection.send_command(*command)
+            return self._connection.read_response()
+        except redis.ResponseError as error:
+            self.refused[name or str(command[0])] = _answer(error)
+            return None
+
+    def info(self, section: str) -> dict[str, Any]:
+        """One section of INFO; empty when it was refused."""
+        answer = self.ask("INFO", section, name=f"INFO {section}")
+        if not isinstance(answer, bytes):
+            return {}
+        lines = answer.decode(errors="replace").splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def config(self, name: str) -> str | None:
+        """One setting; None when it may not be seen."""
+        answer = self.ask("CONFIG", "GET", name, name=f"CONFIG GET {name}")
+        return answer[1].decode() if answer else None
+
+
+def _gather(asker: _Asker, namespace: str) -> Facts:
+    flags = _try_commands(asker, f"{namespace}{RESERVED}doctor:{secrets.token_hex(12)}")
+    server, memory, persistence = asker.info("server"), asker.info("memory"), asker.info("persistence")
+    replication, stats, cluster = asker.info("replication"), asker.info("stats"), asker.info("cluster")
+    hello = asker.ask("HELLO")
+    kind, version = name_of(server, hello)
+    role = role_of(asker.ask("ROLE")) or role_of(hello)
+    aof = persistence.get("aof_enabled")
+    return Facts(
+        kind=kind,
+        version=version,
+        role=role.decode() if role else replication.get("role"),
+        replicas=_replicas(replication),
+        cluster=cluster["cluster_enabled"] == "1" if "cluster_enabled" in cluster else None,
+        aof=None if aof is None else aof == "1",
+        fsync=asker.config("appendfsync"),
+        snapshots=asker.config("save"),
+        persistence_failing=_failing(persistence),
+        maxmemory=_number(memory.get("maxmemory")),
+        policy=memory.get("maxmemory_policy"),
+        evicted=_number(stats.get("evicted_keys")),
+        field_ttls=_field_ttls(asker.info("keyspace"), refused="INFO keyspace" in asker.refused),
+        round_trip_ms=_round_trip(asker),
+        refused=asker.refused,
+        shows_flags=flags,
+    )
+
+
+def _try_commands(asker: _Asker, key: str) -> bool:
+    """Try everything that the library sends; returns whether CLIENT INFO shows flags."""
+    asker.ask("MULTI")
+    if "MULTI" in asker.refused:
+        asker.refused.setdefault("EXEC", asker.refused["MULTI"])
+    else:
+        asker.ask("EXEC")
+    asker.ask("WATCH", key)
+    flags = client_flags(asker.ask("CLIENT", "INFO", name="CLIENT INFO")) is not None
+    asker.ask("UNWATCH")
+    asker.ask("SET", key, "1", "PX", _TTL_MS)
+    asker.ask("EXPIRE", key, _TTL_MS // 1000)
+    asker.ask("GET", key)
+    asker.ask("DEL", key)
+    asker.ask("HSET", key, "field", "1")
+    asker.ask("PEXPIRE", key, _TTL_MS)
+    asker.ask("HMGET", key, "field")
+    asker.ask("HGETALL", key)
+    asker.ask("EXISTS", key)
+    asker.ask("PTTL", key)
+    asker.ask("TYPE", key)
+    asker.ask("TIME")
+    asker.ask("PERSIST", key)
+    asker.ask("HDEL", key, "field")
+    asker.ask("DEL", key)
+    asker.ask("EVAL", "return 1", 1, key)
+    return flags
+
+
+def _replicas(replication: Mapping[str, str]) -> tuple[Replica, ...] | None:
+    if not replication:
+        return None
+    written = _number(replication.get("master_repl_offset"))
+    found = []
+    for name, line in replication.items():
+        if re.fullmatch(r"slave\d+", name):
+            told = dict(item.split("=", 1) for item in line.split(","))
+            read = _number(told.get("offset"))
+            found.append(
+                Replica(
+                    address=f"{told.get('ip', '?')}:{told.get('port', '?')}",
+                    state=told.get("state", "unknown"),
+                    lag_s=_number(told.get("lag")),
+                    behind_bytes=None if written is None or read is None else max(0, written - read),
+                )
+            )
+    return tuple(found)
+
+
+def _failing(persistence: Mapping[str, str]) -> tuple[str, ...]:
+    watched = {
+        "rdb_last_bgsave_status": "the last snapshot",
+        "aof_last_write_status": "the last write of the log",
+        "aof_last_bgrewrite_status": "the last rewrite of the log",
+    }
+    return tuple(what for name, what in watched.items() if persistence.get(name, "ok") != "ok")
+
+
+def _field_ttls(keyspace: Mapping[str, str], *, refused: bool) -> int | None:
+    if refused:
+        return None
+    pairs = (item.partition("=") for line in keyspace.values() for item in line.split(","))
+    return sum(int(number) for name, _, number in pairs if name in _VOLATILE)
+
+
+def _round_trip(asker: _Asker) -> float:
+    """Median of some round trips, milliseconds. UNWATCH, because every user of the library may send it."""
+    times = []
+    for _ in range(_PINGS):
+        begun = perf_counter()
+        asker.ask("UNWATCH")
+        times.append(perf_counter() - begun)
+    return statistics.median(times) * 1000
+
+
+def _answer(error: redis.RedisError) -> str:
+    """An error as the server sent it; redis-py takes the code off some."""
+    code = getattr(error, "status_code", None)
+    return f"{code} {error}" if code and not str(error).startswith(code) else str(error)
+
+
+def _code(error: redis.RedisError) -> str:
+    return _answer(error).partition(" ")[0]
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.lstrip("-").isdigit() else None
