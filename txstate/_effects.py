@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Command: TypeAlias = tuple[bytes | str | int, ...]
-"""One Redis command: its name and its arguments."""
+Command: TypeAlias = tuple[bytes | str, ...]
+"""One Redis command: its name and its arguments. No numbers: hiredis crashes on one if a signal handler raises."""
 
 
 class Channel(Protocol):
@@ -111,6 +111,10 @@ class Exhausted(Exception):  # noqa: N818 - a signal between two layers, named f
 
 class Unreachable(Exception):  # noqa: N818 - as above
     """No connection could be made; the cause is chained."""
+
+
+class TooLate(Unreachable):
+    """The call's deadline has passed, so nothing was tried any more."""
 
 
 class Lost(Exception):  # noqa: N818 - as above

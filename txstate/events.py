@@ -7,9 +7,10 @@ nothing of how transactions work.
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from txstate.errors import TxStateError
@@ -149,20 +150,28 @@ class Stats:
     connections: int = 0
 
 
+_counting: Final = Lock()
+"""Guards all counters, and is held during a fork: a child never inherits it locked by a thread that it lacks."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_counting.acquire, after_in_parent=_counting.release, after_in_child=_counting.release
+    )
+
+
 class Counters:
     """The running counts behind `Stats`, safe to add to from any thread."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
         self._counts = dict.fromkeys((field.name for field in dataclasses.fields(Stats)), 0)
 
     def add(self, **counts: int) -> None:
         """Add to the counters named."""
-        with self._lock:
+        with _counting:
             for name, count in counts.items():
                 self._counts[name] += count
 
     def stats(self) -> Stats:
         """The counts as of now, all of the same moment."""
-        with self._lock:
+        with _counting:
             return Stats(**self._counts)

@@ -62,9 +62,9 @@ class AsyncChannel:
         if self._abandoned:
             connection._close()  # noqa: SLF001 - as above
             raise Unreachable("the attempt that connected has ended")
+        self._replies, self.session = Replies(), None
         self._connection = connection
         self._reader, self.writer = connection._reader, connection._writer  # noqa: SLF001 - shown nowhere else
-        self._replies, self.session = Replies(), None
 
     async def exchange(self, commands: Sequence[Command], timeout: float) -> list[object]:
         """Send a batch and read its replies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import weakref
 from typing import Final, Protocol
@@ -24,7 +25,11 @@ def forget_in_children(driver: Forgetful) -> None:
 
 def _after_fork() -> None:
     for driver in list(_inherited):
-        driver.forget()
+        try:
+            driver.forget()
+        except OSError:
+            # One socket that is in a bad state must not keep the others from being forgotten.
+            logging.getLogger("txstate").exception("a connection inherited by fork could not be let go")
 
 
 if hasattr(os, "register_at_fork"):

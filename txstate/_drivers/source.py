@@ -15,6 +15,7 @@ import redis
 import redis.asyncio
 import redis.asyncio.connection
 import redis.connection
+from redis._parsers import Encoder
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
@@ -34,6 +35,9 @@ _SCHEMES: Final = {
     "unix": "unix",
 }
 
+_PACKER: Final[Any] = redis.connection.PythonRespSerializer(6000, Encoder("utf-8", "strict", False).encode)  # type: ignore[no-untyped-call]  # redis-py's
+"""For connecting. hiredis crashes when a signal handler raises while it packs a number, such as that of the database."""
+
 _OURS: Final = frozenset(
     {
         "retry",
@@ -41,6 +45,7 @@ _OURS: Final = frozenset(
         "retry_on_timeout",
         "health_check_interval",
         "max_connections",
+        "command_packer",
         "timeout",
         "socket_timeout",
         "socket_connect_timeout",
@@ -126,6 +131,8 @@ class Source:
         settings = dict(self.settings)
         if not issubclass(self.kind, redis.connection.UnixDomainSocketConnection):
             settings["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+        if not self.asynchronous:
+            settings["command_packer"] = _PACKER
         return self.kind(
             **settings,
             retry=retry,

@@ -61,8 +61,10 @@ class SyncChannel:
         if self._abandoned:
             connection.disconnect()
             raise Unreachable("the attempt that connected has ended")
-        self._connection, self._socket = connection, connection._sock  # noqa: SLF001 - redis-py shows it nowhere else
+        # The socket comes last: with it the channel counts as connected, and an interruption may strike in between.
         self._replies, self._timeout, self.session = Replies(), None, None
+        self._connection = connection
+        self._socket = connection._sock  # noqa: SLF001 - redis-py shows it nowhere else
 
     def exchange(self, commands: Sequence[Command], timeout: float) -> list[object]:
         """Send a batch and read its replies."""
@@ -114,9 +116,10 @@ class SyncChannel:
     def forget(self) -> None:
         """Close this process's copy of the socket; a shutdown would reach the parent's as well."""
         sock, self._socket, self.session = self._socket, None, None
-        self._connection = None
         if sock is not None:
+            # Before the connection object goes: its finalizer would find the socket open, and close it by its rules.
             os.close(sock.detach())
+        self._connection = None
 
 
 class SyncDriver:

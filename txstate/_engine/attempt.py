@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from txstate._docs import Doc, Record
-from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, Unreachable
+from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
 from txstate._engine.outcome import Conflict, Outage, failure, refusal
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
@@ -126,13 +126,10 @@ class Attempt:
     def local(self, key: str, fields: Sequence[str] | None) -> Doc | None:
         """The document, if what is wanted of it is here already."""
         self.check_write()
-        if fields is None or self._asked.get(key, ()) is None:
-            self._asked[key] = None
-        else:
-            self._asked[key] = (*(self._asked.get(key) or ()), *fields)
         record = self.records.get(key)
         if record is None or record.missing(fields) != ():
             return None
+        self._asked.setdefault(key, fields)
         return self.documents[key]
 
     def read(self, wanted: Wanted, *, prefetch: bool = False) -> Steps[None]:
@@ -154,6 +151,9 @@ class Attempt:
             names = record.missing(fields)
             if names != ():
                 reads.append(read_of(record, self.settings.redis_key(key), names))
+            if not prefetch:
+                # The first request only: a retry must show no more of a partial document than this attempt does.
+                self._asked.setdefault(key, fields)
         if reads:
             yield from self._guarded(reads, prefetch=prefetch)
 
@@ -179,11 +179,11 @@ class Attempt:
         """Seconds that the next reply may take.
 
         Raises:
-            Unreachable: the call's deadline has passed.
+            TooLate: the call's deadline has passed.
         """
         left = self.left()
         if left <= 0:
-            raise Unreachable("the deadline has passed")
+            raise TooLate("the deadline has passed")
         return min(left, self.settings.timeout)
 
     def exchange(self, commands: Sequence[Command], timeout: float) -> Steps[list[Any]]:

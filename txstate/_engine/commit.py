@@ -221,7 +221,7 @@ def _writes(attempt: Attempt, changes: Mapping[Record, Changes], number: bytes) 
         if change.ttl is None:
             writes.append(("PERSIST", name))
         elif change.ttl is not KEEP:
-            writes.append(("PEXPIRE", name, change.ttl))
+            writes.append(("PEXPIRE", name, b"%d" % change.ttl))
     return writes
 
 

@@ -7,7 +7,7 @@ while a script runs, and nothing in it fails once its checks have passed: it is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from txstate._effects import ReplyError
 from txstate._engine.outcome import Committed, Conflict, Outage, Refused, failure
@@ -59,21 +59,25 @@ def guarded_write(volatile: Sequence[FieldTTLsRead], writes: Sequence[Command]) 
         volatile: the fields that expire, with their times, of all documents that were read.
         writes: what a plain transaction would send. Fields that they set keep their time.
     """
-    checks = [(read.name, field, time) for read in volatile for field, time in (read.volatile or {}).items()]
-    expiring: dict[tuple[Any, Any], int] = {(name, field): time for name, field, time in checks}
+    checks = [
+        (read.name, field, b"%d" % time) for read in volatile for field, time in (read.volatile or {}).items()
+    ]
+    expiring: dict[tuple[bytes | str, bytes | str], bytes] = {
+        (name, field): time for name, field, time in checks
+    }
     commands = [part for write in writes for part in _parts(write)]
     commands += [
-        ("HPEXPIREAT", write[1], expiring[write[1], field], "FIELDS", 1, field)
+        ("HPEXPIREAT", write[1], expiring[write[1], field], "FIELDS", "1", field)
         for write in writes
         if write[0] == "HSET"
         for field in write[2::2]
         if (write[1], field) in expiring
     ]
     names = list(dict.fromkeys([*(write[1] for write in writes), *(read.name for read in volatile)]))
-    arguments: list[bytes | str | int] = [len(checks)]
+    arguments: list[bytes | str] = [b"%d" % len(checks)]
     for chunk in (*checks, *commands):
-        arguments += [len(chunk), *chunk]
-    return [("EVAL", _SCRIPT, len(names), *names, *arguments)]
+        arguments += [b"%d" % len(chunk), *chunk]
+    return [("EVAL", _SCRIPT, b"%d" % len(names), *names, *arguments)]
 
 
 def guarded_verdict(answer: object, keys: Sequence[str]) -> Committed | Conflict | Outage | Refused:

@@ -87,7 +87,7 @@ def scan(settings: Settings, prefix: str, cursor: int) -> Steps[tuple[int, list[
     pattern = b"".join(
         b"\\" + bytes([c]) if c in b"*?[]\\^-" else bytes([c]) for c in settings.redis_key(prefix)
     )
-    command: Command = ("SCAN", cursor, "MATCH", pattern + b"*", "COUNT", 500, "TYPE", "hash")
+    command: Command = ("SCAN", b"%d" % cursor, "MATCH", pattern + b"*", "COUNT", "500", "TYPE", "hash")
     replies = yield from _repeated(
         settings, lambda channel, timeout: _exchange(settings, channel, [command], timeout)
     )

@@ -170,7 +170,7 @@ class FieldTTLsRead(Read):
 
     def commands(self) -> Sequence[Command]:
         """HPEXPIRETIME."""
-        return [("HPEXPIRETIME", self.name, "FIELDS", len(self.fields), *self.fields)]
+        return [("HPEXPIRETIME", self.name, "FIELDS", b"%d" % len(self.fields), *self.fields)]
 
     def take(self, replies: Sequence[object]) -> None:
         """Keep the times at first; later see that they still hold."""

@@ -55,7 +55,7 @@ class ReadSet:
         """The documents whose fields expire one by one."""
         return [read for read in self.reads if isinstance(read, FieldTTLsRead) and read.volatile]
 
-    def batch(self, session: Session, reads: Sequence[Read], token_ttl: int) -> Batch:
+    def batch(self, session: Session, reads: Sequence[Read], token_ttl: bytes) -> Batch:
         """The batch that makes these reads and validates all."""
         kind = FlaggedBatch if session.flags else ExecutedBatch
         return kind(self, session, reads, token_ttl)
@@ -68,10 +68,10 @@ class Batch(ABC):
         known: the read set so far; extended by `take`.
         session: where the batch will be sent.
         reads: what is to be read.
-        token_ttl: seconds.
+        token_ttl: seconds, as they are sent.
     """
 
-    def __init__(self, known: ReadSet, session: Session, reads: Sequence[Read], token_ttl: int) -> None:
+    def __init__(self, known: ReadSet, session: Session, reads: Sequence[Read], token_ttl: bytes) -> None:
         self.known, self.session, self.reads = known, session, reads
         self.first = not known.present
         self.commands: list[Command] = []
@@ -107,7 +107,7 @@ class Batch(ABC):
             return self.session.field_ttls is FieldTTLs.UNCOUNTED
         return has_volatile_fields(replies[self._marks["keyspace"]])
 
-    def _mark(self, name: str, *command: bytes | str | int) -> None:
+    def _mark(self, name: str, *command: bytes | str) -> None:
         self._marks[name] = len(self.commands)
         self.commands.append(command)
 

@@ -103,7 +103,7 @@ def _proof(token: bytes) -> list[Command]:
         ("WATCH", token),
         ("UNWATCH",),
         ("CLIENT", "INFO"),
-        ("HPEXPIRETIME", token, "FIELDS", 1, "f"),
+        ("HPEXPIRETIME", token, "FIELDS", "1", "f"),
         ("INFO", "keyspace"),
         ("ROLE",),
         ("HELLO",),

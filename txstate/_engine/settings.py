@@ -52,9 +52,9 @@ class Settings:
     random_id: Callable[[], str] = _random_id
 
     @property
-    def token_ttl(self) -> int:
-        """Seconds that a token outlives its last use: far longer than anyone could still ask for it."""
-        return max(3600, int(10 * self.retry.deadline))
+    def token_ttl(self) -> bytes:
+        """Seconds, as they are sent, that a token outlives its last use: far longer than anyone could still ask for it."""
+        return b"%d" % max(3600, 10 * self.retry.deadline)
 
     @property
     def reserved(self) -> str:

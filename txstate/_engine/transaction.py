@@ -10,7 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from txstate import events
-from txstate._effects import Call, Exhausted, Sleep
+from txstate._effects import Call, Exhausted, Sleep, TooLate
 from txstate._engine.attempt import Attempt, State
 from txstate._engine.commit import commit, interrupted
 from txstate._engine.outcome import Committed, Conflict, Outage, Refused
@@ -126,6 +126,7 @@ class _Call:
         self._started = settings.clock()
         self.deadline = self._started + settings.retry.deadline
         self._pacing: Pacing | None = None
+        self._outage: Exception | None = None
         self._conflicts: Counter[str] = Counter()
         self._conflicted: tuple[int, dict[str, Record | None]] | None = None
 
@@ -203,10 +204,12 @@ class _Call:
         logger.debug("attempt %d was disrupted: %s", attempt.number, outage.cause)
         pause = pacing.after_outage(outage.cause, self.deadline - self._settings.clock())
         if pause is not None and not isinstance(outage.cause, Exhausted):
+            self._outage = outage.cause
             return pause
         if self._conflicts or self._conflicted:
             raise self._conflict(attempt) from outage.cause
-        raise unavailable(outage.cause, attempt.number, self._elapsed) from outage.cause
+        cause = self._outage if self._outage and isinstance(outage.cause, TooLate) else outage.cause
+        raise unavailable(cause, attempt.number, self._elapsed) from cause
 
     def _conflict(self, attempt: Attempt) -> ConflictError:
         if self._conflicted is not None:

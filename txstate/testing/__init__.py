@@ -1,6 +1,7 @@
 """What txstate is tested with, for testing what is built on it.
 
 `FaultProxy` stands between clients and a server and breaks connections at a chosen command or byte.
+`explore` runs transactions in every order of their round trips, with faults in between; `replay` plays one again.
 """
 
 from txstate.testing._endpoint import Cut
@@ -18,11 +19,15 @@ from txstate.testing._faults import (
     Late,
 )
 from txstate.testing._random import RandomCuts
+from txstate.testing._report import InvariantViolated, Outcome, Report, Violation
 from txstate.testing._resp import ReplyError
 from txstate.testing._rules import Held, Rule
+from txstate.testing._schedule import Schedule, ScheduleDiverged
+from txstate.testing.explorer import FAULTS, explore, replay, schedules
 from txstate.testing.proxy import FaultProxy
 
 __all__ = [
+    "FAULTS",
     "Action",
     "Command",
     "Cut",
@@ -36,8 +41,17 @@ __all__ = [
     "Held",
     "HoldReply",
     "HoldRequest",
+    "InvariantViolated",
     "Late",
+    "Outcome",
     "RandomCuts",
     "ReplyError",
+    "Report",
     "Rule",
+    "Schedule",
+    "ScheduleDiverged",
+    "Violation",
+    "explore",
+    "replay",
+    "schedules",
 ]

@@ -1,0 +1,543 @@
+"""Connections and reads (design 4.1, 4.2): what is watched, how it is validated, and what a condemned attempt may do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from support.scripted import CLEAN, DIRTY, QUEUED, Wire, error, kind_of, lost
+
+from txstate._effects import Acquire, Send
+from txstate._engine.attempt import Condemned
+from txstate._engine.session import Session, client_flags, role_of
+from txstate.errors import ServerRefused, UsageError, WrongType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from support.scripted import Fields
+
+    from txstate._docs import Doc
+    from txstate._effects import Command, Steps
+    from txstate.tx import Tx
+
+TOKEN = b"__txstate__:token:id1"
+
+
+def names(batch: Sequence[Command]) -> list[str]:
+    return [str(command[0]) for command in batch]
+
+
+def add_one(tx: Tx) -> int:
+    doc = tx.get("a")
+    doc["n"] += 1
+    return int(doc["n"])
+
+
+# Connections: design 4.1
+
+
+def test_the_rights_are_proved_on_each_new_connection_before_anything_else() -> None:
+    wire = Wire(a={"n": 1})
+    wire.transact(add_one)
+    (proof,) = wire.batches("proof")
+    first = next(effect for effect in wire.effects if isinstance(effect, Send))
+    assert kind_of(first.commands) == "proof"
+    assert proof[:2] == [("MULTI",), ("EXEC",)]
+    assert ("WATCH", TOKEN) in proof
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_a_server_that_refuses_to_prove_the_rights_gets_no_transaction(at: int) -> None:
+    wire = Wire(a={"n": 1})
+    replies: list[object] = [b"OK", [], b"OK", b"OK", CLEAN, [-2], b"", [b"master"], {}]
+    replies[at] = error("NOPERM no permissions to run this command")
+    wire.next("proof", replies)
+    with pytest.raises(ServerRefused) as refused:
+        wire.transact(add_one)
+    assert refused.value.code == "NOPERM"
+    assert wire.kinds() == []
+    assert not wire.channels[0].connected
+    wire.assert_settled()
+
+
+@pytest.mark.parametrize("answer", [None, b"OK", QUEUED, [b"OK"]])
+def test_an_exec_that_is_no_exec_is_refused(answer: object) -> None:
+    wire = Wire()
+    wire.next("proof", {"EXEC": answer})
+    with pytest.raises(ServerRefused, match="does not pass transactions"):
+        wire.transact(add_one)
+
+
+def test_the_token_is_set_before_the_watch_and_only_once_on_a_connection() -> None:
+    wire = Wire(a={"n": 1})
+    wire.transact(add_one)
+    wire.transact(add_one)
+    first, second = wire.batches("read")
+    assert first[0] == ("SET", TOKEN, b"0", "NX", "EX", b"3600")
+    assert first[1] == ("WATCH", TOKEN, b"a")
+    assert names(second) == ["WATCH", "HGETALL", "TIME", "ROLE", "INFO", "EXISTS", "CLIENT"]
+    assert second[0] == ("WATCH", TOKEN, b"a")
+
+
+def test_a_token_belongs_to_one_connection() -> None:
+    wire = Wire(a={"n": 1})
+    wire.transact(add_one)
+    wire.channels[0].drop()
+    wire.transact(add_one)
+    first, second = wire.batches("read")
+    assert first[0][1] == TOKEN
+    assert second[0][:2] == ("SET", b"__txstate__:token:id2")
+
+
+def test_the_token_outlives_ten_deadlines() -> None:
+    wire = Wire(a={"n": 1}, deadline=1000.0)
+    wire.transact(add_one)
+    assert wire.batches("read")[0][0][-1] == b"10000"
+    assert wire.batches("commit")[0][1][-1] == b"10000"
+
+
+def test_keys_and_tokens_live_in_the_namespace() -> None:
+    wire = Wire()
+    wire.transact(add_one_anywhere, settings=replace(wire.settings, namespace="app:"))
+    assert wire.batches("read")[0][1] == ("WATCH", b"app:__txstate__:token:id1", b"app:a")
+
+
+def add_one_anywhere(tx: Tx) -> None:
+    tx.get("a").increment("n")
+
+
+def test_the_library_s_own_keys_are_refused() -> None:
+    wire = Wire()
+    with pytest.raises(UsageError, match="library's own"):
+        wire.transact(lambda tx: tx.get("__txstate__:token:id1"))
+    assert wire.effects[1:] == []
+
+
+# UNWATCH: whenever the last attempt on the connection did not end in EXEC
+
+
+def test_unwatch_after_a_read_only_transaction() -> None:
+    wire = Wire(a={"n": 1})
+    wire.transact(lambda tx: tx.get("a"))
+    wire.transact(add_one)
+    wire.transact(add_one)
+    _, second, third = wire.batches("read")
+    assert names(second)[:2] == ["UNWATCH", "WATCH"]
+    assert names(third)[0] == "WATCH"
+
+
+def test_unwatch_after_a_function_that_raised() -> None:
+    wire = Wire(a={"n": 1})
+    with pytest.raises(KeyError):
+        wire.transact(lambda tx: tx.get("a")["missing"])
+    wire.transact(add_one)
+    assert names(wire.batches("read")[1])[:2] == ["UNWATCH", "WATCH"]
+
+
+def test_unwatch_after_a_condemned_attempt_on_the_same_connection() -> None:
+    wire = Wire(a={"n": 1})
+    wire.next("read", {"CLIENT": DIRTY})
+    assert wire.transact(add_one) == 2
+    assert names(wire.batches("read")[1])[:2] == ["UNWATCH", "WATCH"]
+    assert len(wire.batches("proof")) == 1
+
+
+def test_no_unwatch_after_exec_answered_nil() -> None:
+    wire = Wire(a={"n": 1})
+    wire.next("commit", {"EXEC": None})
+    wire.transact(add_one)
+    assert names(wire.batches("read")[1])[0] == "WATCH"
+
+
+# Validation: design 4.2
+
+
+def test_a_dirty_flag_condemns_before_the_function_sees_the_value() -> None:
+    wire = Wire(a={"n": 1})
+    wire.next("read", {"CLIENT": DIRTY})
+    seen: list[int] = []
+    wire.transact(lambda tx: seen.append(tx.get("a")["n"]))
+    assert seen == [1]
+    assert len(wire.batches("read")) == 2
+
+
+@pytest.mark.parametrize("exists", [1, 2, 4])
+def test_an_expired_key_condemns_and_gives_the_socket_up(exists: int) -> None:
+    wire = Wire(a={"n": 1}, b={"n": 1})
+    wire.next("read", {}, {"EXISTS": exists})
+    seen: list[int] = []
+
+    def read_both(tx: Tx) -> None:
+        tx.get("a")
+        seen.append(tx.get("b")["n"])
+
+    wire.transact(read_both)
+    assert seen == [1]
+    assert len(wire.batches("proof")) == 2
+    wire.assert_settled()
+
+
+def test_later_batches_watch_only_new_keys_and_look_at_all_of_them() -> None:
+    wire = Wire(a={"n": 1})
+    wire.transact(lambda tx: [tx.get("a"), tx.get("missing"), tx.get("a")])
+    _, second = wire.batches("read")
+    assert second == [
+        ("WATCH", b"missing"),
+        ("HGETALL", b"missing"),
+        ("INFO", "keyspace"),
+        ("EXISTS", TOKEN, b"a", b"missing"),
+        ("CLIENT", "INFO"),
+    ]
+
+
+def test_a_key_that_appears_after_it_was_found_missing_condemns() -> None:
+    wire = Wire(b={"n": 1})
+    wire.next("read", {}, {"EXISTS": 3})
+    runs: list[int] = []
+
+    def read_both(tx: Tx) -> None:
+        runs.append(tx.attempt)
+        tx.get("a")
+        tx.get("b")
+
+    wire.transact(read_both)
+    assert runs == [1, 2]
+
+
+def test_exists_goes_before_client_info_and_both_behind_the_reads() -> None:
+    wire = Wire(a={"n": 1})
+    wire.transact(lambda tx: tx.get_many(["a", "b"]))
+    (batch,) = wire.batches("read")
+    assert names(batch)[-2:] == ["EXISTS", "CLIENT"]
+    assert names(batch).index("WATCH") < names(batch).index("HGETALL")
+
+
+@pytest.mark.parametrize(
+    ("info", "flags"),
+    [
+        (b"id=1 name=flags=N flags=xd db=0", b"xd"),
+        (b"id=1 name=flags=d flags=N db=0", b"N"),
+        (b"id=1 lib-name=flags=d flags=N", b"N"),
+        (b"id=1 name=d flags=N\n", b"N"),
+        (b"id=1 name=x flags=d\n", b"d"),
+        (b"id=1 name=x", None),
+        (error("NOPERM"), None),
+        (None, None),
+    ],
+)
+def test_the_flags_of_client_info_are_matched_exactly(info: object, flags: bytes | None) -> None:
+    assert client_flags(info) == flags
+
+
+def test_a_client_named_flags_n_does_not_hide_the_dirty_flag() -> None:
+    wire = Wire(a={"n": 1})
+    wire.next("read", {"CLIENT": b"id=1 name=flags=N flags=xd"})
+    wire.transact(lambda tx: tx.get("a"))
+    assert len(wire.batches("read")) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "role"),
+    [
+        ([b"master", 3, []], b"master"),
+        ([b"slave", b"host", 1, b"connected", 3], b"slave"),
+        ({b"server": b"redis", b"role": b"master"}, b"master"),
+        ([b"server", b"redis", b"role", b"replica"], b"replica"),
+        (error("NOPERM"), None),
+        ([], None),
+    ],
+)
+def test_the_role_is_read_from_role_or_hello(reply: object, role: bytes | None) -> None:
+    assert role_of(reply) == role
+
+
+def test_reads_from_a_demoted_primary_are_not_used() -> None:
+    wire = Wire(a={"n": 1})
+    wire.next("read", {"ROLE": [b"slave", b"host", 1, b"connected", 3]})
+    seen: list[int] = []
+    wire.transact(lambda tx: seen.append(tx.get("a")["n"]))
+    assert seen == [1]
+    assert len(wire.batches("proof")) == 2
+
+
+# Without the flags of CLIENT INFO
+
+
+def without_flags(**documents: Fields) -> Wire:
+    wire = Wire(documents)
+    wire.next("proof", *[{"CLIENT": error("NOPERM client|info")}] * 3)
+    return wire
+
+
+def test_without_flags_reads_are_validated_by_multi_exec_and_watched_anew() -> None:
+    wire = without_flags(a={"n": 1})
+    assert wire.transact(add_one) == 2
+    (batch,) = wire.batches("read")
+    assert names(batch)[:7] == ["SET", "MULTI", "HGETALL", "EXISTS", "EXEC", "WATCH", "HGETALL"]
+    assert "CLIENT" not in names(batch)
+    assert wire.kinds() == ["read", "commit"]
+
+
+def test_without_flags_a_nil_condemns_before_the_function_sees_the_value() -> None:
+    wire = without_flags(a={"n": 1}, b={"n": 1})
+    wire.next("read", {}, {"EXEC": None})
+    seen: list[int] = []
+
+    def read_both(tx: Tx) -> None:
+        tx.get("a")
+        seen.append(tx.get("b")["n"])
+
+    wire.transact(read_both)
+    assert seen == [1]
+
+
+def test_without_flags_a_change_between_exec_and_the_new_watch_condemns() -> None:
+    wire = without_flags(a={"n": 1})
+    fresh = {b"__version__": b"8", b"n": b"2"}
+    wire.next("read", {"EXEC": [fresh, 1]})
+    seen: list[int] = []
+    wire.transact(lambda tx: seen.append(tx.get("a")["n"]))
+    assert seen == [1]
+    assert len(wire.batches("read")) == 2
+
+
+def test_flags_refused_after_the_proof_fall_back_on_a_new_socket() -> None:
+    wire = Wire(a={"n": 1})
+    wire.next("read", {"CLIENT": error("NOPERM client|info")})
+    wire.next("proof", {}, {"CLIENT": error("NOPERM client|info")})
+    assert wire.transact(add_one) == 2
+    assert names(wire.batches("read")[1])[1] == "MULTI"
+
+
+# Condemned attempts
+
+
+@pytest.mark.parametrize(
+    "outcome", [ValueError("torn"), BaseExceptionGroup("tasks", [Condemned(), ValueError("torn")])]
+)
+def test_whatever_a_condemned_function_raises_is_discarded(outcome: BaseException) -> None:
+    wire = Wire(a={"n": 1})
+    wire.next("read", {"CLIENT": DIRTY})
+
+    def stubborn(tx: Tx) -> int:
+        try:
+            return add_one(tx)
+        except Condemned:
+            raise outcome from None
+
+    assert wire.transact(stubborn) == 2
+
+
+def test_whatever_a_condemned_function_returns_is_discarded() -> None:
+    wire = Wire(a={"n": 1}, b={"n": 1})
+    wire.next("read", {}, {"CLIENT": DIRTY})
+
+    def stubborn(tx: Tx) -> str:
+        doc = tx.get("a")
+        doc["n"] = 99 if tx.attempt == 1 else 2
+        try:
+            tx.get("b")
+        except BaseException:  # noqa: BLE001 - as rude as it gets
+            return "torn"
+        return "sound"
+
+    assert wire.transact(stubborn) == "sound"
+    assert [batch[2] for batch in wire.batches("commit")] == [
+        ("HSET", b"a", b"__version__", b"1700000000000000", b"n", b"2")
+    ]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_leaves_a_condemned_function(interruption: type[BaseException]) -> None:
+    wire = Wire(a={"n": 1})
+    wire.next("read", {"CLIENT": DIRTY})
+
+    def interrupted(tx: Tx) -> None:
+        try:
+            tx.get("a")
+        except Condemned:
+            raise interruption from None
+
+    with pytest.raises(interruption):
+        wire.transact(interrupted)
+    assert wire.kinds() == ["read"]
+    wire.assert_settled()
+
+
+def test_using_a_condemned_tx_again_raises_again_without_io() -> None:
+    wire = Wire(a={"n": 1}, b={"n": 1})
+    wire.next("read", {}, {"CLIENT": DIRTY})
+    raised: list[str] = []
+
+    def stubborn(tx: Tx) -> None:
+        doc = tx.get("a")
+        uses: list[Callable[[], object]] = [
+            lambda: tx.get("b"),
+            lambda: tx.get("c"),
+            lambda: tx.get("a"),
+            lambda: tx.ttl("a"),
+            lambda: doc["n"],
+            lambda: doc.increment("n"),
+            lambda: tx.on_commit(print),
+        ]
+        for use in uses:
+            try:
+                use()
+            except Condemned:
+                raised.append("condemned")
+
+    counted: list[int] = []
+
+    def third(commands: Sequence[Command]) -> list[object]:
+        counted.append(len(raised))
+        return wire.default(commands)
+
+    wire.next("read", third)
+    wire.transact(stubborn)
+    assert raised == ["condemned"] * 7
+    assert counted == [7], "the third batch came after all of them: the next attempt's"
+
+
+def test_a_tx_that_is_over_says_so() -> None:
+    wire = Wire(a={"n": 1})
+    kept: list[Tx] = []
+
+    def keep(tx: Tx) -> Doc:
+        kept.append(tx)
+        return tx.get("a")
+
+    doc = wire.transact(keep)
+    for use in (lambda: kept[0].get("a"), lambda: doc["n"], lambda: doc.increment("n")):
+        with pytest.raises(UsageError, match="has ended"):
+            use()
+
+
+# Documents
+
+
+def test_with_fields_existence_and_version_are_read_too() -> None:
+    wire = Wire(a={"n": 1, "m": 2})
+
+    def partial(tx: Tx) -> None:
+        doc = tx.get("a", fields=["n"])
+        assert doc.exists
+        assert doc.version == 7
+        assert doc["n"] == 1
+
+    wire.transact(partial)
+    assert wire.batches("read")[0][2:4] == [("HMGET", b"a", b"__version__", b"n"), ("EXISTS", b"a")]
+
+
+def test_with_fields_a_missing_document_is_told_from_one_without_these_fields() -> None:
+    wire = Wire(other={"m": 1})
+    found = wire.transact(lambda tx: [doc.exists for doc in tx.get_many(["other", "missing"], fields=["n"])])
+    assert found == [True, False]
+
+
+def test_a_document_is_fetched_once() -> None:
+    wire = Wire(a={"n": 1})
+    wire.transact(lambda tx: [tx.get("a"), tx.get("a", fields=["n"]), tx.get_many(["a", "a"])])
+    assert wire.kinds() == ["read"]
+
+
+def test_a_wrong_type_names_what_the_key_holds() -> None:
+    wire = Wire()
+    wire.next("read", {"HGETALL": error("WRONGTYPE Operation against a key"), "EXISTS": 2})
+    wire.next("type", [b"list"])
+    with pytest.raises(WrongType) as wrong:
+        wire.transact(lambda tx: tx.get("a"))
+    assert (wrong.value.key, wrong.value.found) == ("a", "list")
+    wire.assert_settled()
+
+
+def leave_behind(wire: Wire, tx: Tx, key: str) -> Steps[None]:
+    """A read that is in flight, as of a task or a thread that outlives the function."""
+    steps = tx._attempt.read({key: None})
+    assert isinstance(next(steps), Send)
+    wire.channels[0].unread = True
+    return steps
+
+
+def test_a_commit_is_not_sent_while_a_read_is_in_flight() -> None:
+    wire = Wire(a={"n": 1}, b={"n": 1})
+    left: list[Steps[None]] = []
+
+    def negligent(tx: Tx) -> None:
+        add_one(tx)
+        left.append(leave_behind(wire, tx, "b"))
+
+    try:
+        with pytest.raises(UsageError, match="one thread at a time"):
+            wire.transact(negligent)
+        assert wire.kinds() == ["read"]
+        wire.assert_settled()
+    finally:
+        left[0].close()
+
+
+def test_a_connection_with_a_read_in_flight_is_not_pooled() -> None:
+    """`asyncio.gather` leaves its other tasks running when one of them raises."""
+    wire = Wire(a={"n": 1}, b={"n": 1})
+    left: list[Steps[None]] = []
+
+    def negligent(tx: Tx) -> None:
+        add_one(tx)
+        left.append(leave_behind(wire, tx, "b"))
+        raise ValueError
+
+    try:
+        with pytest.raises(ValueError, match=r"^$"):
+            wire.transact(negligent)
+        wire.assert_settled()
+    finally:
+        left[0].close()
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_an_attempt_commits_only_on_the_session_that_it_read_on(*, reads: bool) -> None:
+    """Whoever put another connection into its place (a connect that was left behind): the watches are not there."""
+    wire = Wire(a={"n": 1}, b={"n": 1})
+
+    def change(tx: Tx) -> int:
+        doc = tx.get("a")
+        if tx.attempt == 1:
+            wire.channels[0].session = Session(b"__txstate__:token:another")
+        if reads:
+            tx.get("b")
+        doc["n"] += 1
+        return tx.attempt
+
+    assert wire.transact(change) == 2
+    assert len(wire.batches("commit")) == 1
+    wire.assert_settled()
+
+
+def test_two_threads_in_one_tx_are_refused() -> None:
+    wire = Wire(a={"n": 1}, b={"n": 1})
+
+    def twice(tx: Tx) -> None:
+        first = tx._attempt.read({"a": None})
+        assert isinstance(next(first), Acquire)
+        try:
+            tx.get("b")
+        finally:
+            first.close()
+
+    with pytest.raises(UsageError, match="one thread at a time"):
+        wire.transact(twice)
+
+
+def test_a_reply_lost_while_reading_condemns_and_the_next_attempt_starts_from_watch() -> None:
+    wire = Wire(a={"n": 1}, b={"n": 1})
+    wire.next("read", {}, lost(b"OK"))
+
+    def read_both(tx: Tx) -> int:
+        return int(tx.get("a")["n"] + tx.get("b")["n"])
+
+    assert wire.transact(read_both) == 2
+    retry = wire.batches("read")[2]
+    assert names(retry)[:2] == ["SET", "WATCH"]
+    assert retry[1][2:] == (b"a", b"b")
+    assert len(wire.batches("proof")) == 2

@@ -1,0 +1,194 @@
+"""The pool's bookkeeping, alone and inside of the blocking driver."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from typing import Any
+
+import pytest
+from support.wire import eventually
+
+from txstate._drivers.pool import Pool
+from txstate._drivers.source import Source
+from txstate._drivers.sync import SyncChannel, SyncDriver
+from txstate._effects import Acquire, Exhausted
+from txstate.errors import UsageError
+
+
+class Place:
+    def __init__(self) -> None:
+        self.connected = False
+        self.drops = 0
+        self.origin: object = None
+
+    def drop(self) -> None:
+        self.connected = False
+        self.drops += 1
+
+
+def pool(limit: int) -> Pool[Place, str]:
+    return Pool(limit, Place)
+
+
+def taken(source: Pool[Place, str]) -> Place:
+    place = source.take()
+    assert place is not None
+    return place
+
+
+def test_at_most_so_many_places() -> None:
+    places = pool(2)
+    first, second = taken(places), taken(places)
+    assert first is not second
+    assert places.take() is None
+    assert set(places.all()) == {first, second}
+
+
+def test_who_waits_longest_is_served_first() -> None:
+    places = pool(1)
+    place = taken(places)
+    for waiter in ("first", "second", "third"):
+        places.wait(waiter)
+    assert [places.give(place) for _ in range(4)] == ["first", "second", "third", None]
+    assert places.take() is place
+
+
+def test_who_leaves_the_line_is_passed_over() -> None:
+    places = pool(1)
+    place = taken(places)
+    places.wait("first")
+    places.wait("second")
+    assert places.leave("first")
+    assert not places.leave("first")
+    assert places.give(place) == "second"
+    assert not places.leave("second")
+
+
+def test_idle_places_are_used_last_in_first_out_and_connected_ones_before_others() -> None:
+    places = pool(3)
+    first, second, third = taken(places), taken(places), taken(places)
+    first.connected = second.connected = True
+    for place in (first, third, second):
+        places.give(place)
+    assert [places.take() for _ in range(4)] == [second, first, third, None]
+
+
+def test_a_closed_pool_gives_out_nothing_and_drops_what_comes_back() -> None:
+    places = pool(2)
+    idle, held = taken(places), taken(places)
+    places.give(idle)
+    places.wait("in vain")
+    assert places.close() == ["in vain"]
+    assert idle.drops == 1
+    assert held.drops == 0
+    with pytest.raises(UsageError, match="closed"):
+        places.take()
+    assert places.give(held) is None
+    assert held.drops == 1
+    assert places.close() == []
+    assert idle.drops == 1, "closing twice does nothing more"
+
+
+def test_a_place_that_nobody_holds_any_more_is_free_again() -> None:
+    """An interruption may strike between taking it and noting it down."""
+    places = pool(1)
+    taken(places)
+    gc.collect()
+    assert places.take() is not None
+
+
+def test_a_place_that_can_not_be_used_again_gets_another_channel() -> None:
+    places = pool(1)
+    place = taken(places)
+    fresh = places.replace(place)
+    assert fresh is not place
+    assert places.take() is None, "the new one is as held as the old one was"
+    places.give(fresh)
+    assert places.take() is fresh
+    assert places.all() == [fresh]
+
+
+def test_a_channel_of_another_pool_is_dropped_and_not_taken_in() -> None:
+    """It was held across a fork: the child has a pool of its own."""
+    parent, child = pool(1), pool(1)
+    place = taken(parent)
+    assert child.give(place) is None
+    assert place.drops == 1
+    assert child.take() is not place
+
+
+# In the blocking driver, with real threads
+
+
+def driver(limit: int) -> SyncDriver:
+    return SyncDriver(Source.of_url("redis://127.0.0.1:1", asynchronous=False), limit)
+
+
+def acquire(source: SyncDriver, timeout: float = 5.0) -> SyncChannel:
+    def steps() -> Any:
+        return (yield Acquire(timeout))
+
+    channel: SyncChannel = source.run(steps())
+    return channel
+
+
+def waiting(source: SyncDriver) -> int:
+    return len(source._pool._waiting)
+
+
+def test_threads_are_served_in_the_order_in_which_they_came() -> None:
+    source = driver(1)
+    held = acquire(source)
+    order: list[int] = []
+
+    def work(number: int) -> None:
+        channel = acquire(source)
+        order.append(number)
+        channel.release()
+
+    threads = []
+    for number in range(5):
+        threads.append(threading.Thread(target=work, args=(number,)))
+        threads[-1].start()
+        eventually(lambda number=number: waiting(source) == number + 1)  # type: ignore[misc]  # mypy can't infer a default's type here
+    held.release()
+    for thread in threads:
+        thread.join(5)
+    assert order == [0, 1, 2, 3, 4]
+    assert acquire(source, 0.0) is held
+
+
+def test_waiting_in_vain_ends_in_time_and_leaves_the_line() -> None:
+    source = driver(1)
+    held = acquire(source)
+    with pytest.raises(Exhausted, match="no connection was free"):
+        acquire(source, 0.01)
+    with pytest.raises(Exhausted):
+        acquire(source, -5.0)
+    assert waiting(source) == 0
+    held.release()
+    assert acquire(source, 0.0) is held
+
+
+def test_closing_tells_those_who_wait() -> None:
+    source = driver(1)
+    held = acquire(source)
+    told: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            acquire(source)
+        except UsageError as error:
+            told.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    eventually(lambda: waiting(source) == 1)
+    source.close()
+    thread.join(5)
+    assert len(told) == 1
+    assert "closed" in str(told[0])
+    held.release()
+    with pytest.raises(UsageError, match="closed"):
+        acquire(source)

@@ -1,0 +1,111 @@
+"""What a store may be opened on, and how anything else is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+import redis.asyncio
+
+from txstate._target import PRIVATE, Target, target_of
+from txstate.errors import UsageError
+
+if TYPE_CHECKING:
+    import os
+
+
+def opened(
+    target: Any = PRIVATE, client: Any = None, fsync: Any = "everysec", *, asynchronous: bool = False
+) -> Target:
+    return target_of(target, client, fsync, asynchronous=asynchronous)
+
+
+def test_the_default_is_a_private_server() -> None:
+    target = opened()
+    assert target.embedded
+    assert target.folder is None
+
+
+@pytest.mark.parametrize("folder", ["state", "state/", "./state", Path("state"), "a:b", "redis"])
+def test_anything_without_a_scheme_is_a_folder_made_absolute(
+    folder: str | os.PathLike[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    target = opened(folder, fsync="always")
+    assert target.embedded
+    assert target.folder == str(tmp_path / folder)
+    assert target.fsync == "always"
+
+
+def test_a_path_object_is_a_folder_whatever_it_looks_like(tmp_path: Path) -> None:
+    assert opened(tmp_path / "host:6379").folder == str(tmp_path / "host:6379")
+    assert opened(Path("host:6379")).folder is not None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:6379/0",
+        "valkey://127.0.0.1:6379/0",
+        "rediss://127.0.0.1:6379/0",
+        "valkeys://127.0.0.1:6379",
+        "unix:///tmp/x.sock?db=2",
+    ],
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_addresses(url: str, *, asynchronous: bool) -> None:
+    target = opened(url, asynchronous=asynchronous)
+    assert (target.url, target.embedded) == (url, False)
+    source = target.connections(None, asynchronous=asynchronous)
+    assert source.asynchronous == asynchronous
+
+
+@pytest.mark.parametrize("target", [None, "", b"redis://x", 5, True, []])
+def test_nothing_is_refused_so_that_no_worker_gets_a_database_of_its_own(target: Any) -> None:
+    with pytest.raises(UsageError, match="environment variable missing"):
+        opened(target)
+
+
+@pytest.mark.parametrize(
+    "target", ["localhost:6379", "127.0.0.1:6379", "my-host.example.org:7000/2", "[::1]:6379"]
+)
+def test_an_address_without_a_scheme_is_refused_with_the_right_one(target: str) -> None:
+    with pytest.raises(UsageError, match="redis://"):
+        opened(target)
+
+
+@pytest.mark.parametrize("target", ["http://x", "postgres://x", "://x", "REDIS//://x", "redis://host:port"])
+def test_what_redis_py_would_not_take_is_refused_at_once(target: str) -> None:
+    with pytest.raises(UsageError):
+        opened(target)
+
+
+def test_a_client_s_settings_are_taken_over_but_not_its_retries() -> None:
+    client = redis.Redis(host="example.org", port=7, db=3, username="u", password="p", socket_timeout=77)  # noqa: S106 - no secret
+    source = opened(client=client).connections(None, asynchronous=False)
+    connection = source.connection(2.0)
+    assert (connection.host, connection.port, connection.db) == ("example.org", 7, 3)
+    assert (connection.socket_timeout, connection.retry.get_retries()) == (2.0, 0)
+    assert source.url() == "redis://u:p@example.org:7/3"
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_client_of_the_other_twin_is_refused(*, asynchronous: bool) -> None:
+    client = redis.Redis() if asynchronous else redis.asyncio.Redis()
+    with pytest.raises(UsageError, match="client= takes a redis"):
+        opened(client=client, asynchronous=asynchronous)
+    with pytest.raises(UsageError, match="client= takes a redis"):
+        opened(client=object(), asynchronous=asynchronous)
+
+
+def test_a_target_and_a_client_at_once_are_refused() -> None:
+    with pytest.raises(UsageError, match="not both"):
+        opened("redis://localhost", redis.Redis())
+
+
+@pytest.mark.parametrize("fsync", ["no", None, "ALWAYS"])
+def test_an_unknown_fsync_is_refused(fsync: Any) -> None:
+    with pytest.raises(UsageError, match="'everysec' or 'always'"):
+        opened(fsync=fsync)

@@ -1,0 +1,188 @@
+"""One explored transaction: a thread of its own, stores whose driver waits to be told when to move, a clock of its own.
+
+Each actor stands for a process of its own: it shares neither connections nor time with the others. Which actor moves,
+and what goes wrong with its step, is the business of the run (`_run`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from txstate._effects import Acquire, Call, Connect, Send
+from txstate.errors import UsageError
+from txstate.store import AsyncStore, Store
+from txstate.testing._driver import Abandoned, AsyncSteppedDriver, Channel, Step, SteppedDriver
+from txstate.testing._report import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txstate._drivers.aio import AsyncDriver
+    from txstate._drivers.sync import SyncDriver
+    from txstate._effects import Effect
+    from txstate.testing._stage import Stage
+
+_PATIENCE: Final = 1.0
+
+
+class Director(Protocol):
+    """What an actor needs of the run that it plays in."""
+
+    def exchange(self, actor: Actor, step: Step) -> list[object]:
+        """Wait to be the one that moves, then send the step's commands, or see them go wrong."""
+
+    def left(self) -> None:
+        """The transaction of the actor that moved last has ended."""
+
+
+class Actor:
+    """One transaction, played again and again.
+
+    Args:
+        index: its place in the list.
+        function: takes a store.
+        stage: where it plays.
+
+    Attributes:
+        gate: released by whoever lets it go on.
+        step: what it is about to do; None when it has ended, or not begun.
+        now: its clock, in seconds.
+        outcome: of the last run; None if it was abandoned.
+    """
+
+    def __init__(self, index: int, function: Callable[[Any], Any], stage: Stage) -> None:
+        self.index, self._function, self._stage = index, function, stage
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        self.step: Step | None = None
+        self.outcome: Outcome | None = None
+        self.now = 0.0
+        self._director: Director | None = None
+        self._idle: list[Channel] = []
+        self._names = itertools.count()
+        self._calls = self._depth = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._store = Store(stage.url)
+        self._async_store = AsyncStore(stage.url)
+        self._store._core.driver = cast("SyncDriver", SteppedDriver(self))  # noqa: SLF001 - the third driver of the same engine
+        self._async_store._core.driver = cast("AsyncDriver", AsyncSteppedDriver(self))  # noqa: SLF001 - as above
+        for store in (self._store, self._async_store):
+            store._settings = replace(store._settings, clock=self._clock, random_id=self._random_id)  # noqa: SLF001 - as above
+        self._thread = threading.Thread(target=self._work, name=f"txstate-explore-{index}", daemon=True)
+        self._thread.start()
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether its function turned out to be a coroutine function."""
+        return self._loop is not None
+
+    def prepare(self, director: Director) -> None:
+        """Get ready for a run; it begins when the gate is opened."""
+        self._director, self.outcome, self.step = director, None, None
+        self.now, self._calls = 0.0, 0
+        self._idle.clear()
+
+    def dismiss(self) -> None:
+        """End the thread."""
+        self._director = None
+        self.gate.release()
+        self._thread.join(_PATIENCE)
+
+    def perform(self, effect: Effect) -> Any:
+        """Perform an effect of the engine, but for calls."""
+        if isinstance(effect, Send):
+            return self._exchange(effect)
+        if isinstance(effect, Acquire):
+            return self._idle.pop() if self._idle else Channel(self._stage, self._idle)
+        if isinstance(effect, Connect):
+            return cast("Channel", effect.channel).connect(effect.timeout)
+        assert not isinstance(effect, Call)  # noqa: S101 - the drivers call
+        self.now += effect.seconds
+        return None
+
+    def enter(self) -> None:
+        """A call on the store begins, perhaps inside of another one's function."""
+        if self._depth == 0:
+            self._calls += 1
+        self._depth += 1
+
+    def leave(self) -> None:
+        """It has ended."""
+        self._depth -= 1
+
+    def _exchange(self, effect: Send) -> list[object]:
+        if threading.current_thread() is not self._thread:
+            raise UsageError(
+                f"transaction {self.index} uses its store in a thread of its own, which can't be explored: let "
+                "each thread be a transaction of its own"
+            )
+        assert self._director is not None  # noqa: S101 - a run is on
+        step = Step(cast("Channel", effect.channel), effect.commands, effect.timeout, self._calls)
+        return self._director.exchange(self, step)
+
+    def _clock(self) -> float:
+        return self.now
+
+    def _random_id(self) -> str:
+        return f"{self.index}x{next(self._names)}"
+
+    def _work(self) -> None:
+        """The thread."""
+        while True:
+            self.gate.acquire()
+            director = self._director
+            if director is None:
+                if self._loop is not None:
+                    self._loop.close()
+                return
+            before = self._attempts()
+            try:
+                self.outcome = Outcome(self._play(), None, self._attempts() - before)
+            except Abandoned:
+                self.outcome = None
+            except BaseException as error:  # noqa: BLE001 - whatever it raises is its outcome
+                self.outcome = Outcome(None, error, self._attempts() - before)
+            self.step, self._depth = None, 0
+            director.left()
+
+    def _play(self) -> Any:
+        if self._loop is None:
+            result = self._function(self._store)
+            if not inspect.iscoroutine(result):
+                return result
+            # An async function, perhaps behind a lambda: nothing of it has run yet. It wants the other store.
+            result.close()
+            self._loop = asyncio.new_event_loop()
+        try:
+            value, error = self._loop.run_until_complete(_settled(self._function(self._async_store)))
+        finally:
+            _finish_tasks(self._loop)
+        if error is not None:
+            raise error
+        return value
+
+    def _attempts(self) -> int:
+        return self._store.stats().attempts + self._async_store.stats().attempts
+
+
+async def _settled(work: Any) -> tuple[Any, BaseException | None]:
+    """The result or the error as a value: a task that raises CancelledError would lose its cause."""
+    try:
+        return await work, None
+    except BaseException as error:  # noqa: BLE001 - handed on, to be raised where it is awaited
+        return None, error
+
+
+def _finish_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what the transaction left running, as `asyncio.run` does."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())

@@ -1,0 +1,188 @@
+"""The third driver of the engine, beside those over sockets and over asyncio: whoever performs its effects decides when.
+
+Owns what the engine is handed: channels and drivers. When a step is taken, and what goes wrong with it, is decided
+elsewhere (`_run`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+from txstate._effects import Call, Lost, Send
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from txstate._drivers.sync import SyncChannel
+    from txstate._effects import Command, Effect, Steps
+    from txstate._engine.session import Session
+    from txstate.testing._stage import Stage
+
+T = TypeVar("T")
+
+_PROOF: Final = [("MULTI",), ("EXEC",)]
+
+
+class Abandoned(BaseException):
+    """Takes an actor out of its transaction, because the run is over before it has ended."""
+
+
+class Performer(Protocol):
+    """Performs the effects of a driver, when it is time."""
+
+    def enter(self) -> None:
+        """A call on the store begins, perhaps inside of another one's function."""
+
+    def leave(self) -> None:
+        """It has ended."""
+
+    def perform(self, effect: Effect) -> Any:
+        """Perform an effect of the engine, but for calls."""
+
+
+class Channel:
+    """One place in the pool of one actor. See `txstate._effects.Channel`."""
+
+    def __init__(self, stage: Stage, idle: list[Channel]) -> None:
+        self.session: Session | None = None
+        self.link: SyncChannel | None = None
+        self._stage, self._idle = stage, idle
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection."""
+        return self.link is not None
+
+    def connect(self, timeout: float) -> None:
+        """Get a connection."""
+        self.link, self.session = self._stage.link(timeout), None
+
+    def exchange(self, commands: Sequence[Command], timeout: float) -> list[object]:
+        """Send a batch and read its replies."""
+        if self.link is None:
+            raise Lost([], sent=False, cause=ConnectionError("the connection is gone"))
+        return self.link.exchange(commands, timeout)
+
+    def cut(self) -> SyncChannel | None:
+        """Lose the connection, without noticing yet. Returns what is left of it."""
+        link, self.link = self.link, None
+        return link
+
+    def drop(self) -> None:
+        """Close the connection; the stage will use it again, cleaned."""
+        self.link = self.session = None
+
+    def release(self) -> None:
+        """Give the place back."""
+        self._idle.append(self)
+
+
+@dataclass(slots=True)
+class Step:
+    """A batch of commands that is about to leave.
+
+    Attributes:
+        call: the number of the call on the store that it belongs to.
+    """
+
+    channel: Channel
+    commands: Sequence[Command]
+    timeout: float
+    call: int
+
+    def send(self) -> list[object]:
+        """Send it, and read the replies."""
+        return self.channel.exchange(self.commands, self.timeout)
+
+    @property
+    def proves(self) -> bool:
+        """Whether it is a new connection's proof of rights: nobody else can tell when that happens."""
+        return list(self.commands[:2]) == _PROOF
+
+    @property
+    def commits(self) -> bool:
+        """Whether it is a commit."""
+        return len(self.commands) > 1 and self.commands[0] == ("MULTI",) and self.commands[1][0] == "SET"
+
+
+class SteppedDriver:
+    """Performs effects when the director says so."""
+
+    def __init__(self, actor: Performer) -> None:
+        self._actor = actor
+
+    def run(self, steps: Steps[T]) -> T:
+        """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""
+        self._actor.enter()
+        argument: Any = None
+        error: BaseException | None = None
+        try:
+            while True:
+                effect = steps.send(argument) if error is None else steps.throw(error)
+                argument = error = None
+                try:
+                    argument = (
+                        effect.function(*effect.args)
+                        if isinstance(effect, Call)
+                        else self._actor.perform(effect)
+                    )
+                except Abandoned:
+                    steps.close()
+                    raise
+                except BaseException as raised:  # noqa: BLE001 - the engine decides about every one of them
+                    error = raised
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            self._actor.leave()
+
+    def close(self) -> None:
+        """The stage keeps the connections."""
+
+
+class AsyncSteppedDriver:
+    """The same under asyncio. An actor's other tasks go on before each step, and stand still during it."""
+
+    def __init__(self, actor: Performer) -> None:
+        self._actor = actor
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""
+        self._actor.enter()
+        argument: Any = None
+        error: BaseException | None = None
+        try:
+            while True:
+                effect = steps.send(argument) if error is None else steps.throw(error)
+                argument = error = None
+                try:
+                    argument = await self._perform(effect)
+                except Abandoned:
+                    steps.close()
+                    raise
+                except BaseException as raised:  # noqa: BLE001 - the engine decides about every one of them
+                    error = raised
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        finally:
+            self._actor.leave()
+
+    async def _perform(self, effect: Effect) -> Any:
+        if isinstance(effect, Call):
+            result = effect.function(*effect.args)
+            return await result if inspect.isawaitable(result) else result
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError as cancelled:
+            if isinstance(effect, Send):
+                raise Lost([], sent=False, cause=cancelled) from cancelled
+            raise
+        return self._actor.perform(effect)
+
+    async def aclose(self) -> None:
+        """The stage keeps the connections."""
