@@ -9,7 +9,7 @@ to build.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -31,9 +31,15 @@ class Channel(Protocol):
     session: Session | None
     """The engine's notes on the connected socket; None until it has been proved."""
 
+    hot: bool
+    """Whether the signature that it was acquired for has been asked for lately: then arming it pays."""
+
     @property
     def connected(self) -> bool:
         """Whether there is a socket, as far as is known without I/O."""
+
+    def quiet(self) -> bool:
+        """Whether nothing has arrived that nobody asked for, such as the end of the stream."""
 
     def drop(self) -> None:
         """Close the socket, without I/O, and forget the session; the place is kept."""
@@ -49,9 +55,13 @@ class Channel(Protocol):
 
 
 class Acquire(NamedTuple):
-    """Wait for a channel of the pool. Fails with `Exhausted` after `timeout` seconds."""
+    """Wait for a channel of the pool, best the one armed for this signature.
+
+    Fails with `Exhausted` after `timeout` seconds.
+    """
 
     timeout: float
+    signature: Hashable = None
 
 
 class Connect(NamedTuple):

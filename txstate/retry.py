@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _OUTAGE_WAIT: Final = tenacity.wait_random_exponential(multiplier=0.01, max=0.5)
 
+_GIVING_WAY: Final = tenacity.wait_random(0.001, 0.006)
 _TOO_LATE: Final = 0.01
 """Seconds before the deadline in which nothing is begun any more."""
 
@@ -93,6 +94,10 @@ class Pacing:
         if self._retry.stop(self._conflicts):
             return None
         return pause
+
+    def giving_way(self) -> float:
+        """Seconds to leave a key to whoever has claimed it, before looking again."""
+        return float(_GIVING_WAY(self._conflicts))
 
     def after_outage(self, error: BaseException, left: float) -> float | None:
         """Seconds to wait for the server to come back; None: give up.

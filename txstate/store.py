@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from txstate._codec import JSON
-    from txstate._engine.attempt import Attempt, Wanted
+    from txstate._engine.armed import Wanted
+    from txstate._engine.attempt import Attempt
     from txstate._snapshot import Snapshot
     from txstate.resolution import Resolution
 

@@ -8,18 +8,17 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from txstate._drivers.fork import forget_in_children
-from txstate._drivers.pool import Pool, closed
+from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
 from txstate._drivers.wire import Replies, pack
 from txstate._effects import Acquire, Call, Connect, Exhausted, Lost, Send, Unreachable
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Hashable, Sequence
 
     from txstate._drivers.source import Source
     from txstate._effects import Command, Effect, Steps
-    from txstate._engine.session import Session
 
     _Waiter = asyncio.Future["AsyncChannel"]
 
@@ -30,12 +29,11 @@ _abandoned: Final[list[object]] = []
 """What a forked child inherited of the parent's event loop. Kept, because finalizers would talk to the peer."""
 
 
-class AsyncChannel:
+class AsyncChannel(Place):
     """One place in the pool, and its stream."""
 
     def __init__(self, driver: AsyncDriver) -> None:
-        self.session: Session | None = None
-        self.origin: object = None
+        super().__init__()
         self._driver = driver
         self._connection: Any = None
         self._reader: asyncio.StreamReader | None = None
@@ -87,6 +85,11 @@ class AsyncChannel:
         except BaseException as error:
             raise Lost(replies, sent=sent, cause=error) from error
         return replies
+
+    def quiet(self) -> bool:
+        """Whether nothing has arrived that nobody asked for."""
+        reader, writer = self._reader, self.writer
+        return reader is not None and writer is not None and not writer.is_closing() and not reader.at_eof()
 
     def drop(self) -> None:
         """Close the stream, without waiting."""
@@ -186,7 +189,7 @@ class AsyncDriver:
             result = effect.function(*effect.args)
             return await result if inspect.isawaitable(result) else result
         if isinstance(effect, Acquire):
-            return await self._acquire(effect.timeout)
+            return await self._acquire(effect.timeout, effect.signature)
         if isinstance(effect, Connect):
             return await self._connect(cast("AsyncChannel", effect.channel), effect.timeout)
         return await asyncio.sleep(effect.seconds)
@@ -200,21 +203,23 @@ class AsyncDriver:
             await asyncio.to_thread(self._source.revive, timeout)
             await channel.connect(self._source, timeout)
 
-    async def _acquire(self, timeout: float) -> AsyncChannel:
-        channel = self._pool.take()
+    async def _acquire(self, timeout: float, signature: Hashable) -> AsyncChannel:
+        channel = self._pool.take(signature)
         if channel is not None:
             return channel
         waiter: _Waiter = asyncio.get_running_loop().create_future()
         self._pool.wait(waiter)
         try:
             async with asyncio.timeout(max(0.0, timeout)):
-                return await asyncio.shield(waiter)
+                channel = await asyncio.shield(waiter)
         except BaseException as error:
             if not self._pool.leave(waiter) and waiter.done() and waiter.exception() is None:
                 self.release(waiter.result())
             if isinstance(error, TimeoutError):
                 raise Exhausted(f"no connection was free within {timeout:.2f} s") from None
             raise
+        self._pool.note(channel, signature)
+        return channel
 
     def release(self, channel: AsyncChannel) -> None:
         """Take a channel back, or hand it to who has waited longest."""

@@ -6,28 +6,57 @@ first out, so that what is not needed stays idle.
 
 from __future__ import annotations
 
-from collections import deque
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from weakref import WeakSet
 
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
+
+    from txstate._engine.session import Session
+
+_ARMED: Final = 16
+"""How many channels are kept armed, at most: each holds the documents that it watches."""
+
+_RECENT: Final = 64
+"""How many signatures are remembered: a transaction whose signature is among them is worth arming for."""
 
 
-class Place(Protocol):
-    """What the pool knows of a channel."""
+class Place:
+    """What the pool knows of a channel.
 
-    origin: object
-    """The pool that made it: a forked child has another one."""
+    Attributes:
+        session: the engine's notes on its socket.
+        hot: whether the signature that it was taken for has been asked for lately.
+        origin: the pool that made it: a forked child has another one.
+    """
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.hot = False
+        self.origin: object = None
 
     @property
     def connected(self) -> bool:
         """Whether there is a socket."""
+        raise NotImplementedError
 
     def drop(self) -> None:
         """Close its socket."""
+        raise NotImplementedError
+
+    @property
+    def armed(self) -> Hashable:
+        """The signature that it is armed for; None: it isn't."""
+        armed = None if self.session is None else self.session.armed
+        return None if armed is None else armed.signature
+
+    def disarm(self) -> None:
+        """Forget what it is armed with: who takes it next will not find its watches in place."""
+        if self.session is not None:
+            self.session.armed = None
 
 
 C = TypeVar("C", bound=Place)
@@ -50,26 +79,45 @@ class Pool(Generic[C, W]):
     def __init__(self, limit: int, make: Callable[[], C]) -> None:
         self._limit, self._make = limit, make
         self._idle: list[C] = []
+        self._armed: OrderedDict[Hashable, C] = OrderedDict()
+        self._recent: OrderedDict[Hashable, None] = OrderedDict()
         self._waiting: deque[W] = deque()
         # Weak, so that a place which an interruption dropped on its way is free again once nobody holds it.
         self._made: WeakSet[C] = WeakSet()
         self.closed = False
 
-    def take(self) -> C | None:
-        """A channel; None: all are held, so wait.
+    def take(self, signature: Hashable = None) -> C | None:
+        """A channel, best the one armed for this signature; None: all are held, so wait.
 
         Raises:
             UsageError: the pool is closed.
         """
         if self.closed:
             raise closed()
+        channel = self._armed.pop(signature, None) or self._unarmed()
+        if channel is not None:
+            self.note(channel, signature)
+        return channel
+
+    def note(self, channel: C, signature: Hashable) -> None:
+        """Remember what a channel is taken for, and tell it whether that is asked for again and again."""
+        if channel.armed != signature:
+            channel.disarm()
+        channel.hot = signature is not None and signature in self._recent
+        if signature is not None:
+            self._recent[signature] = None
+            self._recent.move_to_end(signature)
+            if len(self._recent) > _RECENT:
+                self._recent.popitem(last=False)
+
+    def _unarmed(self) -> C | None:
         if self._idle:
             return self._idle.pop()
         if len(self._made) < self._limit:
             channel = self._create()
             self._made.add(channel)
             return channel
-        return None
+        return self._armed.popitem(last=False)[1] if self._armed else None
 
     def wait(self, waiter: W) -> None:
         """Stand in line."""
@@ -90,7 +138,17 @@ class Pool(Generic[C, W]):
             return None
         if self._waiting:
             return self._waiting.popleft()
-        self._idle.insert(len(self._idle) if channel.connected else 0, channel)
+        signature = channel.armed
+        if signature is None:
+            self._shelve(channel)
+            return None
+        former = self._armed.pop(signature, None)
+        self._armed[signature] = channel
+        if former is None and len(self._armed) > _ARMED:
+            _, former = self._armed.popitem(last=False)
+        if former is not None:
+            former.disarm()
+            self._shelve(former)
         return None
 
     def replace(self, channel: C) -> C:
@@ -103,13 +161,17 @@ class Pool(Generic[C, W]):
             fresh.origin = None
         return fresh
 
+    def _shelve(self, channel: C) -> None:
+        self._idle.insert(len(self._idle) if channel.connected else 0, channel)
+
     def close(self) -> list[W]:
         """Close what is idle, and later what is given back; returns who waits in vain."""
         self.closed = True
-        for channel in self._idle:
+        for channel in (*self._idle, *self._armed.values()):
             channel.drop()
         waiting, self._waiting = list(self._waiting), deque()
         self._idle = []
+        self._armed.clear()
         return waiting
 
     def all(self) -> list[C]:

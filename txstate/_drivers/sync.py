@@ -5,42 +5,45 @@ from __future__ import annotations
 import inspect
 import os
 import queue
+import select
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from txstate._drivers.fork import forget_in_children
-from txstate._drivers.pool import Pool, closed
+from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
 from txstate._drivers.wire import Replies, pack
 from txstate._effects import Acquire, Call, Connect, Exhausted, Lost, Send, Unreachable
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from txstate._drivers.source import Source
     from txstate._effects import Command, Effect, Steps
-    from txstate._engine.session import Session
     from txstate.errors import UsageError
 
     _Waiter: TypeAlias = queue.SimpleQueue["SyncChannel | UsageError"]
 
 T = TypeVar("T")
 
+_ABOUT: Final = 0.98
+"""How much shorter than the last one a timeout may be and still not be set: it is a system call."""
 
-class SyncChannel:
+
+class SyncChannel(Place):
     """One place in the pool, and its socket."""
 
     def __init__(self, driver: SyncDriver) -> None:
-        self.session: Session | None = None
-        self.origin: object = None
+        super().__init__()
         self._driver = driver
         self._connection: Any = None
         self._socket: socket.socket | None = None
         self._replies = Replies()
-        self._timeout: float | None = None
+        self._arrivals = select.poll()
+        self._timeout = 0.0
         self._abandoned = False
 
     @property
@@ -62,9 +65,12 @@ class SyncChannel:
             connection.disconnect()
             raise Unreachable("the attempt that connected has ended")
         # The socket comes last: with it the channel counts as connected, and an interruption may strike in between.
-        self._replies, self._timeout, self.session = Replies(), None, None
+        self._replies, self._timeout, self.session = Replies(), 0.0, None
         self._connection = connection
-        self._socket = connection._sock  # noqa: SLF001 - redis-py shows it nowhere else
+        sock = connection._sock  # noqa: SLF001 - redis-py shows it nowhere else
+        self._arrivals = select.poll()
+        self._arrivals.register(sock, select.POLLIN)
+        self._socket = sock
 
     def exchange(self, commands: Sequence[Command], timeout: float) -> list[object]:
         """Send a batch and read its replies."""
@@ -75,7 +81,7 @@ class SyncChannel:
             raise Lost(replies, sent=False, cause=ConnectionError("there is no connection"))
         sent = isinstance(sock, ssl.SSLSocket)  # TLS may have sent a part before it fails
         try:
-            if timeout != self._timeout:
+            if not _ABOUT * self._timeout <= timeout <= self._timeout:
                 sock.settimeout(timeout)
                 self._timeout = timeout
             data = memoryview(pack(commands))
@@ -95,6 +101,10 @@ class SyncChannel:
         except BaseException as interruption:
             raise Lost(replies, sent=True, cause=interruption) from interruption
         return replies
+
+    def quiet(self) -> bool:
+        """Whether nothing has arrived that nobody asked for."""
+        return self._socket is not None and not self._arrivals.poll(0)
 
     def drop(self) -> None:
         """Close the socket."""
@@ -162,7 +172,7 @@ class SyncDriver:
         if isinstance(effect, Call):
             return effect.function(*effect.args)
         if isinstance(effect, Acquire):
-            return self._acquire(effect.timeout)
+            return self._acquire(effect.timeout, effect.signature)
         if isinstance(effect, Connect):
             return self._connect(cast("SyncChannel", effect.channel), effect.timeout)
         return time.sleep(effect.seconds)
@@ -176,10 +186,10 @@ class SyncDriver:
             self._source.revive(timeout)
             channel.connect(self._source, timeout)
 
-    def _acquire(self, timeout: float) -> SyncChannel:
+    def _acquire(self, timeout: float, signature: Hashable) -> SyncChannel:
         waiter: _Waiter = queue.SimpleQueue()
         with self._lock:
-            channel = self._pool.take()
+            channel = self._pool.take(signature)
             if channel is not None:
                 return channel
             self._pool.wait(waiter)
@@ -193,9 +203,11 @@ class SyncDriver:
             if isinstance(error, queue.Empty):
                 raise Exhausted(f"no connection was free within {timeout:.2f} s") from None
             raise
-        if isinstance(got, SyncChannel):
-            return got
-        raise got
+        if not isinstance(got, SyncChannel):
+            raise got
+        with self._lock:
+            self._pool.note(got, signature)
+        return got
 
     def _pass_on(self, got: SyncChannel | UsageError) -> None:
         """What arrived in the moment in which its receiver gave up."""

@@ -8,26 +8,26 @@ the function sees the value, and what the function then does no longer matters.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from txstate._docs import Doc, Record
 from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
-from txstate._engine.outcome import Conflict, Outage, failure, refusal
+from txstate._engine.armed import Armed, Tail, Wanted, as_read, signature_of
+from txstate._engine.outcome import Conflict, GiveWay, Outage, failure, refusal
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
 from txstate._engine.session import connect
 from txstate.errors import UsageError, WrongType
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
     from txstate._effects import Channel, Command, Steps
+    from txstate._engine.claims import Claim
     from txstate._engine.resolve import Evidence, Finding
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
     from txstate.errors import CommitUnknown
-
-Wanted: TypeAlias = Mapping[str, Sequence[str] | None]
-"""Keys, each with the fields wanted of it; None: all."""
 
 
 class State(enum.Enum):
@@ -65,17 +65,32 @@ class Attempt:
         finding: what became of it, once that has been looked for.
         written: the keys that the commit wrote.
         in_part: the error for a commit that was applied in part.
+        signature: the first thing that this call asked for; armed sockets are found by it.
+        claim: what this call claims its keys with, if it does.
+        gives_way: whether another's claim ends the attempt.
     """
 
-    def __init__(self, settings: Settings, number: int, deadline: float, channel: Channel | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        number: int,
+        deadline: float,
+        channel: Channel | None,
+        *,
+        signature: Hashable = None,
+        claim: Claim | None = None,
+        gives_way: bool = True,
+    ) -> None:
         self.settings, self.number, self.deadline = settings, number, deadline
-        self.channel = channel
+        self.channel, self.signature = channel, signature
         self.state = State.RUNNING
-        self.verdict: Conflict | Outage | None = None
+        self.verdict: Conflict | GiveWay | Outage | None = None
         self.callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.documents: dict[str, Doc] = {}
         self.records: dict[str, Record] = {}
+        self.claim, self.gives_way = claim, gives_way
         self.read_set = ReadSet()
+        self.read_set.claim = claim
         self.doubt: Evidence | None = None
         self.finding: Finding | None = None
         self.written: tuple[str, ...] = ()
@@ -83,6 +98,7 @@ class Attempt:
         self._asked: dict[str, Sequence[str] | None] = {}
         self._ttls: dict[str, TTLRead] = {}
         self._session: Session | None = None
+        self._widened = False
         self._busy = False
 
     @property
@@ -145,24 +161,39 @@ class Attempt:
             CodecError: the version in a hash is none.
             ServerRefused: the server won't let us read.
         """
-        reads: list[Read] = []
-        for key, fields in wanted.items():
-            record = self.records.get(key) or Record(key, self)
-            names = record.missing(fields)
-            if names != ():
-                reads.append(read_of(record, self.settings.redis_key(key), names))
-            if not prefetch:
-                # The first request only: a retry must show no more of a partial document than this attempt does.
-                self._asked.setdefault(key, fields)
-        if reads:
-            yield from self._guarded(reads, prefetch=prefetch)
+        yield from self._guarded(self._read(wanted, prefetch=prefetch), tuple(wanted))
+
+    def prove(self) -> Steps[None]:
+        """Validate what an armed socket had read before this call began, unless something has since.
+
+        Raises:
+            Condemned: it no longer holds.
+        """
+        if self.read_set.unproven:
+            yield from self._guarded(self._fetch([], prefetch=True), tuple(self.read_set.present))
+
+    def rearm(self) -> None:
+        """Leave the socket armed with what was read and not changed, if that pays."""
+        channel = self.channel
+        if channel is None or channel.session is None or not channel.hot or self.read_set.unproven:
+            return
+        if not self._ttls and not self._widened and not self.read_set.volatile() and channel.session.flags:
+            self.read_set.unproven = True
+            channel.session.armed = Armed(self.signature, self.read_set, as_read(self.records.values()))
+
+    def tail(self) -> Tail | None:
+        """What to send behind EXEC, if arming the socket pays."""
+        channel = self.channel
+        if channel is None or not channel.hot or not self.session.flags or self.read_set.volatile():
+            return None
+        return Tail(self.settings, self.session, self.signature, self._asked)
 
     def ttl(self, key: str) -> Steps[float | None]:
         """Seconds until the document expires, own writes included; None: it doesn't."""
         self.check_write()
         if key not in self._ttls:
             read = TTLRead(key, self.settings.redis_key(key))
-            yield from self._guarded([read], prefetch=False)
+            yield from self._guarded(self._fetch([read], prefetch=False), (key,))
             self._ttls[key] = read
         left = self._ttls[key].left
         if key in self.records:
@@ -199,7 +230,7 @@ class Attempt:
             raise
         return replies
 
-    def condemn(self, verdict: Conflict | Outage) -> Condemned:
+    def condemn(self, verdict: Conflict | GiveWay | Outage) -> Condemned:
         """End the attempt; the caller raises what is returned."""
         if self.state is State.RUNNING:
             self.state, self.verdict = State.CONDEMNED, verdict
@@ -246,13 +277,13 @@ class Attempt:
             "Return plain values, such as doc.to_dict(), or start another transaction"
         )
 
-    def _guarded(self, reads: list[Read], *, prefetch: bool) -> Steps[None]:
+    def _guarded(self, steps: Steps[None], keys: Sequence[str]) -> Steps[None]:
         """Read, and sort what goes wrong: what may pass condemns the attempt, so that the function can't go on."""
         self.check_write()
         self.require_quiet()
         self._busy = True
         try:
-            yield from self._fetch(reads, prefetch=prefetch)
+            yield from steps
         except (Exhausted, Unreachable) as error:
             raise self.condemn(Outage(error)) from error
         except Lost as error:
@@ -264,7 +295,6 @@ class Attempt:
                 self.channel.drop()
             raise self.condemn(Conflict()) from None
         except ReplyError as error:
-            keys = [read.key for read in reads]
             outcome = failure(error, f"reading {', '.join(map(repr, keys))}", keys)
             if isinstance(outcome, Outage):
                 if self.channel is not None:
@@ -274,13 +304,47 @@ class Attempt:
         finally:
             self._busy = False
 
-    def _fetch(self, reads: list[Read], *, prefetch: bool) -> Steps[None]:
+    def _begin(self, wanted: Wanted) -> Steps[None]:
+        """Take a channel, and the snapshot that it is armed with, if that is what this call asks for."""
+        if self.signature is None and wanted:
+            self.signature = signature_of(self.settings, wanted)
+        channel: Channel = yield Acquire(self.left(), self.signature)
+        if self.state is not State.RUNNING:
+            channel.release()
+            self._refuse()
+        self.channel = channel
+        armed = None if channel.session is None else channel.session.armed
+        if armed is None or channel.session is None:
+            return
+        channel.session.armed = None
+        if not channel.quiet():
+            channel.drop()
+        elif armed.signature == self.signature and self.claim is None and not armed.read_set.claimed:
+            self.read_set, self.records = armed.read_set, dict(armed.records)
+            for key, record in self.records.items():
+                record.guard = self
+                self.documents[key] = Doc(record)
+
+    def _read(self, wanted: Wanted, *, prefetch: bool) -> Steps[None]:
         if self.channel is None:
-            channel: Channel = yield Acquire(self.left())
-            if self.state is not State.RUNNING:
-                channel.release()
-                self._refuse()
-            self.channel = channel
+            yield from self._begin(wanted)
+        reads: list[Read] = []
+        for key, fields in wanted.items():
+            record = self.records.get(key) or Record(key, self)
+            names = record.missing(fields)
+            if names != ():
+                reads.append(read_of(record, self.settings.redis_key(key), names))
+                self._widened |= key in self.records
+            if not prefetch:
+                # The first request only: a retry must show no more of a partial document than this attempt does.
+                self._asked.setdefault(key, fields)
+        if reads:
+            yield from self._fetch(reads, prefetch=prefetch)
+
+    def _fetch(self, reads: Sequence[Read], *, prefetch: bool) -> Steps[None]:
+        if self.channel is None:
+            yield from self._begin({})
+        assert self.channel is not None  # noqa: S101 - begun
         if self.channel.session is None and not self.read_set.present:
             yield from connect(self.channel, self.settings, self.remaining())
         unreadable, field_ttls = yield from self._extend(reads)
@@ -300,10 +364,13 @@ class Attempt:
 
     def _extend(self, reads: Sequence[Read]) -> Steps[tuple[dict[Read, Exception], bool]]:
         """One round trip. Returns what is unreadable, and whether fields that expire are to be looked for."""
-        batch = self.read_set.batch(self.session, reads, self.settings.token_ttl)
+        batch = self.read_set.batch(self.session, reads, self.settings)
         self.session.watching = True
         replies = yield from self.exchange(batch.commands, self.remaining())
-        return batch.take(replies), batch.asks_for_field_ttls(replies)
+        unreadable = batch.take(replies)
+        if self.read_set.claimed and self.gives_way:
+            raise self.condemn(GiveWay())
+        return unreadable, batch.asks_for_field_ttls(replies)
 
     def _explain(self, read: Read, error: Exception) -> Steps[None]:
         """Raise for a document that was asked for and can't be read."""

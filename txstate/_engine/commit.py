@@ -44,8 +44,17 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Refused]:
     attempt.require_quiet()
     yield from _read_pending(attempt)
     changes = _changes(attempt)
-    if not changes:
-        return Committed()
+    if changes:
+        return (yield from _write(attempt, changes))
+    yield from attempt.prove()
+    attempt.rearm()
+    return Committed()
+
+
+def _write(
+    attempt: Attempt, changes: Mapping[Record, Changes]
+) -> Steps[Committed | Conflict | Outage | Refused]:
+    """Send the transaction, with the tail that arms the socket behind it."""
     keys = [record.key for record in changes]
     try:
         session, patience = attempt.session, attempt.remaining()
@@ -57,23 +66,29 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Refused]:
     writes = _writes(attempt, changes, number)
     volatile = attempt.read_set.volatile()
     commands = [("MULTI",), *(guarded_write(volatile, writes) if volatile else writes), ("EXEC",)]
+    tail = attempt.tail()
     attempt.doubt = Evidence(session.token, number, _versions(attempt, changes))
     try:
         # Half of what is left of the call at most, so that as much remains to resolve in.
-        replies: Sequence[object] = yield from attempt.exchange(commands, min(patience, attempt.left() / 2))
+        replies: Sequence[object] = yield from attempt.exchange(
+            [*commands, *(tail.commands if tail else ())], min(patience, attempt.left() / 2)
+        )
     except Lost as lost:
         if not lost.sent:
             attempt.doubt = None
-        if len(lost.replies) == len(commands):
-            _settle(attempt, changes, _judged(lost.replies, keys, guarded=bool(volatile)))
+        replies = lost.replies[: len(commands)]
+        if len(replies) == len(commands):
+            _settle(attempt, changes, _judged(replies, keys, guarded=bool(volatile)))
         if lost.interruption is not None:
             raise lost.interruption from None
-        if len(lost.replies) < len(commands):
+        if len(replies) < len(commands):
             return (yield from _in_doubt(attempt, lost)) if lost.sent else Outage(lost)
-        replies = lost.replies
-    session.watching = False
-    outcome = _judged(replies, keys, guarded=bool(volatile))
+        tail = None
+    session.watching = tail is not None
+    outcome = _judged(replies[: len(commands)], keys, guarded=bool(volatile))
     _settle(attempt, changes, outcome)
+    if tail is not None and isinstance(outcome, Committed | Conflict):
+        tail.take(replies[len(commands) :])
     if isinstance(outcome, Partial):
         assert attempt.in_part is not None  # noqa: S101 - set just now
         raise attempt.in_part
@@ -222,6 +237,8 @@ def _writes(attempt: Attempt, changes: Mapping[Record, Changes], number: bytes) 
             writes.append(("PERSIST", name))
         elif change.ttl is not KEEP:
             writes.append(("PEXPIRE", name, b"%d" % change.ttl))
+    if attempt.read_set.held:
+        writes.append(("DEL", *attempt.read_set.held))
     return writes
 
 

@@ -36,6 +36,11 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveWay:
+    """Another call has claimed a key: not run, or not to its end."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outage:
     """Not applied, for a reason that may pass."""
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from txstate._docs import Record
 from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, Sleep, Unreachable
 from txstate._engine.outcome import passing, refusal
+from txstate._engine.pursuit import unavailable
 from txstate._engine.reads import TTLRead, read_of
 from txstate._engine.resolve import Evidence, Finding, resolve
 from txstate._engine.session import connect, require_primary, role_of
-from txstate._engine.transaction import unavailable
 from txstate.errors import WrongType
 from txstate.retry import Pacing
 
@@ -179,6 +179,8 @@ def _repeated(settings: Settings, once: Callable[[Channel, float], Steps[T]]) ->
                 timeout = max(0.001, min(settings.timeout, deadline - settings.clock()))
                 if channel.session is None:
                     yield from connect(channel, settings, timeout)
+                else:
+                    channel.session.armed = None
                 return (yield from once(channel, timeout))
             except (Exhausted, Unreachable, Lost, ReplyError) as error:
                 _raise_final(error)

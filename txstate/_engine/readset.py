@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, cast
 
 from txstate._effects import ReplyError
+from txstate._engine.claims import claim_names, stake
 from txstate._engine.outcome import passing
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale
 from txstate._engine.session import FieldTTLs, client_flags, has_volatile_fields, require_primary, role_of
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from txstate._effects import Command
+    from txstate._engine.claims import Claim
     from txstate._engine.session import Session
+    from txstate._engine.settings import Settings
 
 _DIRTY: Final = b"d"
-_MAY_FAIL: Final = ("token", "role", "keyspace", "info")
+_MAY_FAIL: Final = ("token", "role", "keyspace", "info", "claim", "claims")
 
 
 class ReadSet:
@@ -43,6 +46,10 @@ class ReadSet:
         present: the keys watched, and whether each existed.
         names: the hash names of the keys watched, in the same order.
         time: the server's clock at the first batch, in microseconds.
+        unproven: it is older than the call, and was not validated since.
+        claim: what this call claims the keys with, if it does.
+        claimed: whether a key was seen claimed by another.
+        held: the claims that are this call's.
     """
 
     def __init__(self) -> None:
@@ -50,15 +57,19 @@ class ReadSet:
         self.present: dict[str, bool] = {}
         self.names: list[bytes] = []
         self.time = 0
+        self.unproven = False
+        self.claim: Claim | None = None
+        self.claimed = False
+        self.held: list[bytes] = []
 
     def volatile(self) -> list[FieldTTLsRead]:
         """The documents whose fields expire one by one."""
         return [read for read in self.reads if isinstance(read, FieldTTLsRead) and read.volatile]
 
-    def batch(self, session: Session, reads: Sequence[Read], token_ttl: bytes) -> Batch:
+    def batch(self, session: Session, reads: Sequence[Read], settings: Settings) -> Batch:
         """The batch that makes these reads and validates all."""
         kind = FlaggedBatch if session.flags else ExecutedBatch
-        return kind(self, session, reads, token_ttl)
+        return kind(self, session, reads, settings)
 
 
 class Batch(ABC):
@@ -68,18 +79,29 @@ class Batch(ABC):
         known: the read set so far; extended by `take`.
         session: where the batch will be sent.
         reads: what is to be read.
-        token_ttl: seconds, as they are sent.
+        settings: the store's.
+        after_exec: it follows an EXEC in the same pipeline: no watch is left, and what it reads is for a later call.
     """
 
-    def __init__(self, known: ReadSet, session: Session, reads: Sequence[Read], token_ttl: bytes) -> None:
+    def __init__(
+        self,
+        known: ReadSet,
+        session: Session,
+        reads: Sequence[Read],
+        settings: Settings,
+        *,
+        after_exec: bool = False,
+    ) -> None:
         self.known, self.session, self.reads = known, session, reads
+        self._after_exec = after_exec
         self.first = not known.present
         self.commands: list[Command] = []
         self._marks: dict[str, int] = {}
         self._new = {read.key: read.name for read in reads if read.key not in known.present}
+        self._claims = claim_names(settings, self._new)
         if not session.token_set and self.first:
-            self._mark("token", "SET", session.token, b"%d" % session.commits, "NX", "EX", token_ttl)
-        if session.watching and self.first:
+            self._mark("token", "SET", session.token, b"%d" % session.commits, "NX", "EX", settings.token_ttl)
+        if session.watching and self.first and not after_exec:
             self._mark("unwatch", "UNWATCH")
         self._compose()
 
@@ -119,8 +141,13 @@ class Batch(ABC):
         """What is wanted to know once for each batch, beside the documents."""
         if self.first:
             self._mark("time", "TIME")
-            if self.session.role is not None:
-                self._mark("role", *self.session.role)
+        if self.session.role is not None and not self._after_exec and (self.first or self.known.unproven):
+            self._mark("role", *self.session.role)
+        if self._claims:
+            if self.known.claim is not None:
+                for command in stake(self.known.claim, self._claims):
+                    self._mark(f"claim {len(self.commands)}", *command)
+            self._mark("claims", "MGET", *self._claims)
         if self.session.field_ttls is FieldTTLs.COUNTED and any(
             isinstance(read, DocRead) for read in self.reads
         ):
@@ -130,7 +157,7 @@ class Batch(ABC):
         """Look at everything but the documents."""
         for name, position in self._marks.items():
             reply = replies[position]
-            if isinstance(reply, ReplyError) and (passing(reply) or name not in _MAY_FAIL):
+            if isinstance(reply, ReplyError) and (passing(reply) or name.split()[0] not in _MAY_FAIL):
                 raise reply
         if "token" in self._marks:
             refused = replies[self._marks["token"]]
@@ -140,9 +167,21 @@ class Batch(ABC):
             role = role_of(replies[self._marks["role"]])
             if role is not None:
                 require_primary(role)
+        if "claims" in self._marks:
+            self._heed_claims(replies[self._marks["claims"]])
         if "time" in self._marks:
             seconds, micros = (int(part) for part in cast("list[bytes]", replies[self._marks["time"]]))
             self.known.time = seconds * 1_000_000 + micros
+
+    def _heed_claims(self, holders: object) -> None:
+        own = None if self.known.claim is None else self.known.claim.holder
+        if isinstance(holders, list):
+            self.known.claimed |= any(holder not in (None, own) for holder in holders)
+            self.known.held += [
+                name
+                for name, holder in zip(self._claims, holders, strict=True)
+                if own is not None and holder == own
+            ]
 
     def _load(self, reads: Sequence[Read], replies: Sequence[object]) -> dict[Read, Exception]:
         """Hand each read its replies."""
@@ -198,6 +237,7 @@ class FlaggedBatch(Batch):
             raise Stale
         if flags is None or replies[self._marks["exists"]] != expected:
             raise Stale(of_socket=True)
+        self.known.unproven = self._after_exec
         return unreadable
 
 

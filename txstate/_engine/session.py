@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from txstate._effects import Channel, Command, Steps
+    from txstate._engine.armed import Armed
     from txstate._engine.settings import Settings
 
 _VOLATILE_FIELDS: Final = re.compile(rb"(?:subexpiry|keys_with_volatile_items)=[1-9]")
@@ -44,9 +45,20 @@ class Session:
         flags: whether CLIENT INFO tells if a watched key was modified.
         role: the command that tells whether the server is a primary; None if none is allowed.
         field_ttls: see `FieldTTLs`.
+        armed: a snapshot that is watched already.
     """
 
-    __slots__ = ("commits", "field_ttls", "flags", "role", "token", "token_error", "token_set", "watching")
+    __slots__ = (
+        "armed",
+        "commits",
+        "field_ttls",
+        "flags",
+        "role",
+        "token",
+        "token_error",
+        "token_set",
+        "watching",
+    )
 
     def __init__(self, token: bytes) -> None:
         self.token = token
@@ -56,6 +68,7 @@ class Session:
         self.flags = False
         self.role: Command | None = None
         self.field_ttls = FieldTTLs.NONE
+        self.armed: Armed | None = None
         self.commits = 0
 
     def next_id(self) -> bytes:

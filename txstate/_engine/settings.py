@@ -37,6 +37,8 @@ class Settings:
         timeout: seconds for one reply, and for connecting.
         on_event: called with every event.
         counters: where to count.
+        patience: how many times one call gives way to another's claim, at most.
+        shortest_lease: seconds that a claim lasts, at least.
         interruptions: what is raised into a call from outside, and leaves it as itself.
         clock: monotonic seconds.
         random_id: a new, unguessable name part, from the operating system: it differs in a forked child too.
@@ -47,6 +49,8 @@ class Settings:
     timeout: float = 5.0
     on_event: Callable[[Event], object] | None = None
     counters: Counters = field(default_factory=Counters)
+    patience: int = 40
+    shortest_lease: float = 0.02
     interruptions: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
     clock: Callable[[], float] = time.monotonic
     random_id: Callable[[], str] = _random_id

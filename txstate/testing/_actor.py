@@ -13,6 +13,7 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from txstate._drivers.pool import Pool
 from txstate._effects import Acquire, Call, Connect, Send
 from txstate.errors import UsageError
 from txstate.store import AsyncStore, Store
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from txstate.testing._stage import Stage
 
 _PATIENCE: Final = 1.0
+_PLACES: Final = 1000
+_LEASE: Final = 60.0
+"""Seconds of a claim: the server's clock is the only one that can't be stepped, so none ends during a run."""
 
 
 class Director(Protocol):
@@ -63,7 +67,7 @@ class Actor:
         self.outcome: Outcome | None = None
         self.now = 0.0
         self._director: Director | None = None
-        self._idle: list[Channel] = []
+        self._pool = self._fresh_pool()
         self._names = itertools.count()
         self._calls = self._depth = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -72,7 +76,13 @@ class Actor:
         self._store._core.driver = cast("SyncDriver", SteppedDriver(self))  # noqa: SLF001 - the third driver of the same engine
         self._async_store._core.driver = cast("AsyncDriver", AsyncSteppedDriver(self))  # noqa: SLF001 - as above
         for store in (self._store, self._async_store):
-            store._settings = replace(store._settings, clock=self._clock, random_id=self._random_id)  # noqa: SLF001 - as above
+            store._settings = replace(  # noqa: SLF001 - as above
+                store._settings,  # noqa: SLF001 - as above
+                clock=self._clock,
+                random_id=self._random_id,
+                patience=1,
+                shortest_lease=_LEASE,
+            )
         self._thread = threading.Thread(target=self._work, name=f"txstate-explore-{index}", daemon=True)
         self._thread.start()
 
@@ -85,7 +95,7 @@ class Actor:
         """Get ready for a run; it begins when the gate is opened."""
         self._director, self.outcome, self.step = director, None, None
         self.now, self._calls = 0.0, 0
-        self._idle.clear()
+        self._pool = self._fresh_pool()
 
     def dismiss(self) -> None:
         """End the thread."""
@@ -98,7 +108,7 @@ class Actor:
         if isinstance(effect, Send):
             return self._exchange(effect)
         if isinstance(effect, Acquire):
-            return self._idle.pop() if self._idle else Channel(self._stage, self._idle)
+            return self._pool.take(effect.signature)
         if isinstance(effect, Connect):
             return cast("Channel", effect.channel).connect(effect.timeout)
         assert not isinstance(effect, Call)  # noqa: S101 - the drivers call
@@ -124,6 +134,10 @@ class Actor:
         assert self._director is not None  # noqa: S101 - a run is on
         step = Step(cast("Channel", effect.channel), effect.commands, effect.timeout, self._calls)
         return self._director.exchange(self, step)
+
+    def _fresh_pool(self) -> Pool[Channel, None]:
+        pool: Pool[Channel, None] = Pool(_PLACES, lambda: Channel(self._stage, pool.give))
+        return pool
 
     def _clock(self) -> float:
         return self.now

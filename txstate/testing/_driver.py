@@ -11,14 +11,14 @@ import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from txstate._drivers.pool import Place
 from txstate._effects import Call, Lost, Send
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from txstate._drivers.sync import SyncChannel
     from txstate._effects import Command, Effect, Steps
-    from txstate._engine.session import Session
     from txstate.testing._stage import Stage
 
 T = TypeVar("T")
@@ -43,13 +43,13 @@ class Performer(Protocol):
         """Perform an effect of the engine, but for calls."""
 
 
-class Channel:
+class Channel(Place):
     """One place in the pool of one actor. See `txstate._effects.Channel`."""
 
-    def __init__(self, stage: Stage, idle: list[Channel]) -> None:
-        self.session: Session | None = None
+    def __init__(self, stage: Stage, release: Callable[[Channel], object]) -> None:
+        super().__init__()
         self.link: SyncChannel | None = None
-        self._stage, self._idle = stage, idle
+        self._stage, self._release = stage, release
 
     @property
     def connected(self) -> bool:
@@ -77,7 +77,16 @@ class Channel:
 
     def release(self) -> None:
         """Give the place back."""
-        self._idle.append(self)
+        self._release(self)
+
+    def abandon(self) -> None:
+        """Give the place back; nothing else can be under way on it."""
+        self.drop()
+        self.release()
+
+    def quiet(self) -> bool:
+        """Whether nothing has arrived that nobody asked for."""
+        return self.link is not None
 
 
 @dataclass(slots=True)

@@ -1,0 +1,176 @@
+"""One call's pursuit of its commit: what its attempts met, when the next one is due, and when to give up.
+
+The first attempt costs no bookkeeping. From the first conflict on tenacity decides how long to wait and when to stop;
+from the second on the keys are claimed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from txstate import events
+from txstate._effects import Exhausted, TooLate
+from txstate._engine.attempt import Attempt, State
+from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM, Claim
+from txstate._engine.outcome import Conflict, GiveWay, Outage, Refused
+from txstate._engine.settings import logger
+from txstate.errors import ConflictError, StoreUnavailable
+from txstate.retry import Pacing
+
+if TYPE_CHECKING:
+    from txstate._docs import Record
+    from txstate._engine.settings import Settings
+    from txstate.errors import TxStateError
+
+
+class Pursuit:
+    """What one call remembers of its attempts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._started = settings.clock()
+        self.deadline = self._started + settings.retry.deadline
+        self._pacing: Pacing | None = None
+        self._outage: Exception | None = None
+        self._conflicts: Counter[str] = Counter()
+        self._conflicted: tuple[int, dict[str, Record | None]] | None = None
+        self._holder: str | None = None
+        self._claim: Claim | None = None
+        self._began = self._started
+        self._gave_way = 0
+
+    def first(self) -> Attempt:
+        """The first attempt."""
+        self._settings.counters.add(attempts=1)
+        return Attempt(self._settings, 1, self.deadline, None)
+
+    def following(self, attempt: Attempt) -> Attempt:
+        """The attempt after one that came to nothing; giving way doesn't count as one.
+
+        After an outage the place in the pool is kept, so that the next attempt connects anew: other idle sockets may
+        be as stale as this one was.
+        """
+        counts = not isinstance(attempt.verdict, GiveWay)
+        if counts:
+            self._settings.counters.add(attempts=1)
+        self._began = self._settings.clock()
+        return Attempt(
+            self._settings,
+            attempt.number + counts,
+            self.deadline,
+            attempt.end(),
+            signature=attempt.signature,
+            claim=self._claim,
+            gives_way=self._gave_way < self._settings.patience,
+        )
+
+    @property
+    def _elapsed(self) -> float:
+        return self._settings.clock() - self._started
+
+    def committed(self, attempt: Attempt) -> None:
+        """Count and report."""
+        attempt.state = State.COMMITTED
+        written = attempt.written
+        self._settings.counters.add(**{"commits" if written else "reads": 1})
+        if self._settings.on_event is not None:
+            self._settings.emit(
+                events.Committed(
+                    keys=tuple(attempt.read_set.present),
+                    written=written,
+                    attempts=attempt.number,
+                    elapsed=self._elapsed,
+                )
+            )
+
+    def pause_after(self, outcome: Conflict | GiveWay | Outage | Refused, attempt: Attempt) -> float:
+        """Seconds to wait before the next attempt.
+
+        Raises:
+            TxStateError: there will be none.
+        """
+        if isinstance(outcome, Refused):
+            raise outcome.error
+        if self._pacing is None:
+            self._pacing = Pacing(self._settings.retry, self._started, self._settings.clock)
+        if isinstance(outcome, GiveWay):
+            self._gave_way += 1
+            return min(self._pacing.giving_way(), max(0.0, self.deadline - self._settings.clock()))
+        if isinstance(outcome, Conflict):
+            return self._after_conflict(attempt, self._pacing)
+        return self._after_outage(attempt, outcome, self._pacing)
+
+    def attribute(self, attempt: Attempt) -> None:
+        """Tell which keys caused the last conflict: those that read differently now."""
+        if self._conflicted is None:
+            return
+        number, before = self._conflicted
+        self._conflicted = None
+        changed = [
+            key
+            for key, record in before.items()
+            if record is None or key not in attempt.records or attempt.records[key].raw() != record.raw()
+        ]
+        self._report(changed or list(before), number)
+
+    def give_up(self, error: TxStateError, attempt: Attempt) -> None:
+        """Count and report an error of the library's own that ends the call."""
+        self._settings.counters.add(gave_up=1)
+        self._settings.emit(events.GaveUp(error=error, attempts=attempt.number, elapsed=self._elapsed))
+
+    def _report(self, keys: list[str], number: int) -> None:
+        self._conflicts.update(keys)
+        logger.debug("attempt %d met a conflict on %s", number, keys)
+        self._settings.emit(events.Conflicted(keys=tuple(keys), attempt=number))
+
+    def _after_conflict(self, attempt: Attempt, pacing: Pacing) -> float:
+        self._settings.counters.add(conflicts=1)
+        if self._conflicted is not None:
+            self._report(list(self._conflicted[1]), self._conflicted[0])
+        read = attempt.read_set.present
+        self._conflicted = attempt.number, {key: attempt.records.get(key) for key in read}
+        error = ConflictError(attempt.number, self._elapsed, self._conflicts)
+        self._stake(attempt.number)
+        pause = pacing.after_conflict(error)
+        if pause is None or self._settings.clock() + pause >= self.deadline:
+            raise self._conflict(attempt)
+        return pause
+
+    def _stake(self, conflicts: int) -> None:
+        """From some conflicts on, claim the keys; the lease suits the time that the last attempt took."""
+        if conflicts >= CONFLICTS_BEFORE_CLAIM:
+            self._holder = self._holder or self._settings.random_id()
+            took = self._settings.clock() - self._began
+            self._claim = Claim.after(self._holder, took, self._settings.shortest_lease)
+
+    def _after_outage(self, attempt: Attempt, outage: Outage, pacing: Pacing) -> float:
+        self._settings.counters.add(disruptions=1)
+        self._settings.emit(events.Disrupted(attempt=attempt.number, cause=outage.cause))
+        logger.debug("attempt %d was disrupted: %s", attempt.number, outage.cause)
+        pause = pacing.after_outage(outage.cause, self.deadline - self._settings.clock())
+        if pause is not None and not isinstance(outage.cause, Exhausted):
+            self._outage = outage.cause
+            return pause
+        if self._conflicts or self._conflicted:
+            raise self._conflict(attempt) from outage.cause
+        cause = self._outage if self._outage and isinstance(outage.cause, TooLate) else outage.cause
+        raise unavailable(cause, attempt.number, self._elapsed) from cause
+
+    def _conflict(self, attempt: Attempt) -> ConflictError:
+        if self._conflicted is not None:
+            self._report(list(self._conflicted[1]), self._conflicted[0])
+            self._conflicted = None
+        return ConflictError(attempt.number, self._elapsed, self._conflicts)
+
+
+def unavailable(cause: BaseException, attempts: int, elapsed: float) -> StoreUnavailable:
+    """The error for a server, or a connection, that was not to be had."""
+    if isinstance(cause, Exhausted):
+        what = "all connections were busy (max_connections allows no more)"
+    else:
+        what = f"the server could not be used ({cause})"
+    return StoreUnavailable(
+        f"{what} for {elapsed:.2f} s and {attempts} attempts; nothing was applied. "
+        "Trying again later is safe; Retry(deadline=...) sets how long to wait"
+    )
