@@ -7,7 +7,7 @@ proof of anything about servers; it shows what the engine sends, and what it mak
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from txstate._effects import Acquire, Call, Connect, Lost, ReplyError, Send, Sleep
@@ -51,9 +51,17 @@ class ScriptedChannel:
 
     def __init__(self, wire: Wire) -> None:
         self.session: Session | None = None
-        self.connected = False
+        self.connected = self.hot = False
         self.unread = self.abandoned = False
         self._wire = wire
+
+    @property
+    def armed(self) -> Hashable:
+        armed = None if self.session is None else self.session.armed
+        return None if armed is None else armed.signature
+
+    def quiet(self) -> bool:
+        return self.connected
 
     def drop(self) -> None:
         self.session, self.connected, self.unread = None, False, False
@@ -77,6 +85,7 @@ class Wire:
         effects: all performed or failed, in order.
         channels: all handed out.
         interruptions: what is thrown into which effect, by its number, counted from 0.
+        arms: whether every signature counts as asked for again and again.
         delivers: whether a batch that is interrupted takes effect on the server all the same.
     """
 
@@ -106,6 +115,7 @@ class Wire:
         self.script: dict[str, deque[Answer]] = defaultdict(deque)
         self.interruptions: dict[int, BaseException] = {}
         self.delivers = False
+        self.arms = False
         self._ids = 0
 
     def next(self, kind: str, *answers: Answer) -> None:
@@ -205,8 +215,12 @@ class Wire:
             self._scripted("acquire", ())
             if not self.idle:
                 self.channels.append(ScriptedChannel(self))
-                return self.channels[-1]
-            return self.idle.pop()
+                self.idle.append(self.channels[-1])
+            taken = self.idle.pop()
+            taken.hot = self.arms and effect.signature is not None
+            if taken.session is not None and taken.armed != effect.signature:
+                taken.session.armed = None
+            return taken
         channel = cast("ScriptedChannel", effect.channel)
         if isinstance(effect, Connect):
             self._scripted("connect", ())
@@ -269,8 +283,9 @@ class Wire:
     def _do_hdel(self, name: bytes, *fields: bytes) -> int:
         return len([self.hashes[name].pop(field) for field in fields])
 
-    def _do_del(self, name: bytes) -> int:
-        return int(self.hashes.pop(name, None) is not None)
+    def _do_del(self, *names: bytes) -> int:
+        found = [self.hashes.pop(name, None) or self.strings.pop(name, None) for name in names]
+        return sum(value is not None for value in found)
 
     def _do_exists(self, *names: bytes) -> int:
         return sum(name in self.hashes or name in self.strings for name in names)
@@ -283,6 +298,9 @@ class Wire:
 
     def _do_get(self, name: bytes) -> bytes | None:
         return self.strings.get(name)
+
+    def _do_mget(self, *names: bytes) -> list[bytes | None]:
+        return [self.strings.get(name) for name in names]
 
     def _do_expire(self, name: bytes, _seconds: bytes) -> int:
         return int(name in self.strings)
@@ -323,6 +341,8 @@ def kind_of(commands: Sequence[Command]) -> str:
         return "none"
     if names[:2] == ["MULTI", "EXEC"]:
         return "proof"
+    if names[0] == "MULTI" and names[1] in ("SET", "EVAL"):
+        return "commit"
     if "WATCH" in names or "CLIENT" in names:
         return "read"
     if names[0] == "MULTI" and names[1] in ("SET", "EVAL"):

@@ -21,6 +21,7 @@ from benchmarks.load import Done, Job, work
 from benchmarks.peers.base import Peer, Place
 from benchmarks.results import Case, Measured, Results, Round
 from benchmarks.runner import Runner
+from benchmarks.servers import MissingError
 from benchmarks.workloads import START, Ledger, Op, Workload
 
 if TYPE_CHECKING:
@@ -269,3 +270,22 @@ def test_peers_do_what_is_asked(name: str, valkey9: ServerHandle, tmp_path: Path
         found = dict(zip(cells, kind.counters(place, cells), strict=True))
         # With two tasks at once, all that promise it lose nothing.
         assert done.ledger.off_by(found) == 0
+
+
+class NoServers:
+    """Nothing is installed."""
+
+    def place(self, _server: str, _transport: str, _delay: float) -> Place:
+        raise MissingError("not installed: on purpose")
+
+
+def test_a_missing_server_is_skipped_and_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peers.PEERS, "memory", Memory)
+    results = Results()
+    where = {"same": machine.Placement("same", (), ())}
+    runner = Runner(NoServers(), InProcess(), where, results, progress=lambda _line: None)  # type: ignore[arg-type]  # as much of them as it needs
+    cases = (case("memory", "tcp", "same"), case("txstate", "tcp", "elsewhere"))
+    runner.run(scenarios.Scenario("uncontended", "", cases, 0.01, 2))
+    assert list(results.of("uncontended")) == []
+    assert results.skipped["memory"] == "not installed: on purpose"
+    assert [name for name in results.skipped if "txstate" in name]

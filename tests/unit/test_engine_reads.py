@@ -77,7 +77,7 @@ def test_the_token_is_set_before_the_watch_and_only_once_on_a_connection() -> No
     first, second = wire.batches("read")
     assert first[0] == ("SET", TOKEN, b"0", "NX", "EX", b"3600")
     assert first[1] == ("WATCH", TOKEN, b"a")
-    assert names(second) == ["WATCH", "HGETALL", "TIME", "ROLE", "INFO", "EXISTS", "CLIENT"]
+    assert names(second) == ["WATCH", "HGETALL", "TIME", "ROLE", "MGET", "INFO", "EXISTS", "CLIENT"]
     assert second[0] == ("WATCH", TOKEN, b"a")
 
 
@@ -186,6 +186,7 @@ def test_later_batches_watch_only_new_keys_and_look_at_all_of_them() -> None:
     assert second == [
         ("WATCH", b"missing"),
         ("HGETALL", b"missing"),
+        ("MGET", b"__txstate__:claim:missing"),
         ("INFO", "keyspace"),
         ("EXISTS", TOKEN, b"a", b"missing"),
         ("CLIENT", "INFO"),
@@ -291,6 +292,7 @@ def test_without_flags_a_nil_condemns_before_the_function_sees_the_value() -> No
 
     wire.transact(read_both)
     assert seen == [1]
+    assert len(wire.batches("proof")) == 1, "a conflict, and no reason to give up the socket"
 
 
 def test_without_flags_a_change_between_exec_and_the_new_watch_condemns() -> None:

@@ -188,6 +188,14 @@ def test_the_token_may_come_back_between_expire_and_get() -> None:
     assert wire.transact(add_one) == 2
 
 
+def test_another_value_that_expire_did_not_touch_shows_nothing() -> None:
+    """The token is gone and back, so whoever watched it may not have been told."""
+    wire = in_doubt([0, b"0"])
+    wire.next("fence", [None, b"0", b"7"])
+    with pytest.raises(CommitUnknown):
+        wire.transact(add_one)
+
+
 def test_a_lost_reply_to_the_fence_asks_again_from_the_beginning() -> None:
     wire = in_doubt([0, None], [1, b"fence"])
     wire.next("fence", lost(b"OK", b"fence"), [None, b"fence", b"7"])

@@ -196,10 +196,15 @@ def test_incompatible_order_of_reads_of_different_length() -> None:
 
 
 def test_a_bad_element_is_named_in_a_read_that_is_bad_in_other_ways() -> None:
-    history = txn("a", "x+1 x+2"), txn("b", "x=1,2"), txn("f", "x+8", kind="fail")
+    history = txn("a", "x+1"), txn("b", "x+2 x=1,2"), txn("f", "x+8", kind="fail")
     assert names(*history, txn("c", "x=9,1")) == {"garbage", "incompatible-order"}
     assert names(*history, txn("c", "x=8,8")) == {"G1a", "duplicate-elements"}
     assert names(*history, txn("c", "x+3 x=1,2,9")) == {"garbage", "internal"}
+
+
+def test_a_read_at_odds_with_the_others_still_tells_whose_append_it_saw() -> None:
+    history = txn("a", "x+1 x+2"), txn("b", "x+3"), txn("c", "x=1,2,3"), txn("d", "x=3,1")
+    assert names(*history) == {"incompatible-order", "G1b"}
 
 
 def test_reads_that_contradict_one_another_prove_no_order() -> None:
@@ -284,9 +289,9 @@ def test_a_lost_update_shows_as_one() -> None:
     assert str(check_history([txn("a", "x= x+1"), txn("b", "x= x+2"), txn("c", "x=1,2")])) == (
         "Illegal: 3 transactions\n"
         "G-single: 1\n"
-        "  G-single (lost update of 'x'): 'b' -> 'a' -> 'b'\n"
-        "    'b' -rw-> 'a': 'b' read 'x' empty, without 1, which 'a' appended\n"
-        "    'a' -ww-> 'b': 'b' appended 2 to 'x' after 1 of 'a'"
+        "  G-single (lost update of 'x'): 'a' -> 'b' -> 'a'\n"
+        "    'a' -ww-> 'b': 'b' appended 2 to 'x' after 1 of 'a'\n"
+        "    'b' -rw-> 'a': 'b' read 'x' empty, without 1, which 'a' appended"
     )
 
 

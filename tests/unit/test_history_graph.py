@@ -13,7 +13,8 @@ from txstate.testing._anomalies import LEVELS, ORDERS
 from txstate.testing._cycles import find_cycles
 from txstate.testing._graph import Graph
 from txstate.testing._observed import parse
-from txstate.testing._orders import connect_real_time
+from txstate.testing._orders import connect_processes, connect_real_time
+from txstate.testing._versions import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,6 +33,12 @@ def edges(graph: Graph) -> set[tuple[int, int, EdgeKind]]:
             ends = graph.through(target) if target >= graph.size else [target]
             found |= {(node, end, kind) for end in ends}
     return found
+
+
+def all_edges(graph: Graph) -> set[tuple[int, int, EdgeKind]]:
+    """The edges and what they imply."""
+    pairs = itertools.permutations(range(graph.size), 2)
+    return {(*pair, kind) for pair, kind in itertools.product(pairs, KINDS) if graph.arc(*pair, kind)}
 
 
 def size(graph: Graph) -> int:
@@ -110,7 +117,7 @@ def name(kinds: Sequence[EdgeKind]) -> tuple[int, int]:
 
 def simple_cycles(graph: Graph) -> Iterator[tuple[tuple[int, ...], tuple[EdgeKind, ...]]]:
     leaving: dict[int, list[tuple[int, EdgeKind]]] = {}
-    for source, target, kind in sorted(edges(graph)):
+    for source, target, kind in sorted(all_edges(graph)):
         leaving.setdefault(source, []).append((target, kind))
 
     def walk(
@@ -128,13 +135,22 @@ def simple_cycles(graph: Graph) -> Iterator[tuple[tuple[int, ...], tuple[EdgeKin
 
 def random_graph(rng: random.Random) -> Graph:
     nodes = rng.randint(2, 6)
-    graph = Graph(nodes)
-    kinds = rng.sample(KINDS, rng.randint(1, 5))
+    now, records = [0, 0], []
+    for number in range(nodes):
+        process = rng.randrange(2)
+        call = now[process] + rng.randint(0, 5)
+        now[process] = call + rng.randint(0, 10)
+        record = {"id": number, "type": rng.choice(["ok", "ok", "ok", "info"]), "process": process}
+        records.append(record | {"call": call, "ret": now[process], "txn": []})
+    rng.shuffle(records)
+    history, graph = parse(records), Graph(nodes)
+    if rng.random() < 0.7:
+        connect_processes(history, graph)
+    if rng.random() < 0.7:
+        connect_real_time(history, graph)
+    kinds = rng.sample(KINDS[:3], rng.randint(1, 3))
     for _ in range(rng.randint(1, 2 * nodes)):
-        one, other = rng.randrange(nodes), rng.randrange(nodes)
-        kind = rng.choice(kinds)
-        # the orders are part of time, which has no cycles
-        graph.add(kind, *(sorted((one, other)) if kind in ("process", "realtime") else (one, other)))
+        graph.add(rng.choice(kinds), rng.randrange(nodes), rng.randrange(nodes))
     if rng.random() < 0.5:
         sources, targets = (rng.sample(range(nodes), rng.randint(1, nodes)) for _ in range(2))
         graph.add_all("rw", sources, dict.fromkeys(targets))
@@ -143,7 +159,7 @@ def random_graph(rng: random.Random) -> Graph:
 
 def check(graph: Graph, found: list[FoundCycle]) -> None:
     """Every cycle found is one and is rightly named, and each that exists is excused by one as weak or weaker."""
-    there = edges(graph)
+    there = all_edges(graph)
     for cycle in found:
         sources, targets = [arc.source for arc in cycle.arcs], [arc.target for arc in cycle.arcs]
         assert {(arc.source, arc.target, arc.kind) for arc in cycle.arcs} <= there
@@ -220,7 +236,22 @@ def test_without_effort_the_weakest_level_is_still_named(monkeypatch: pytest.Mon
     assert next(find_cycles(graph)).name == "G0"
 
 
-# --- real time
+# --- what the orders and reads of a history add
+
+
+def test_failed_transactions_get_no_edges() -> None:
+    common = {"call": 0, "ret": 1}
+    failed = {
+        "id": 0,
+        "type": "fail",
+        "process": 0,
+        "txn": [["append", "x", 1], ["append", "y", 1]],
+        **common,
+    }
+    reader = {"id": 1, "type": "ok", "process": 1, "txn": [["r", "x", []], ["r", "y", [1]]], **common}
+    graph = Graph(2)
+    assert [name for name, _ in connect(parse([failed, reader]), graph)] == ["G1a"]
+    assert edges(graph) == set()
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -9,22 +9,35 @@ from typing import Any
 import pytest
 from support.wire import eventually
 
+from txstate._drivers import pool as pool_module
 from txstate._drivers.pool import Pool
 from txstate._drivers.source import Source
 from txstate._drivers.sync import SyncChannel, SyncDriver
 from txstate._effects import Acquire, Exhausted
+from txstate._engine.armed import Armed
+from txstate._engine.readset import ReadSet
+from txstate._engine.session import Session
 from txstate.errors import UsageError
 
 
-class Place:
+class Place(pool_module.Place):
     def __init__(self) -> None:
-        self.connected = False
+        super().__init__()
         self.drops = 0
-        self.origin: object = None
+        self.socket = False
+
+    @property
+    def connected(self) -> bool:
+        return self.socket
 
     def drop(self) -> None:
-        self.connected = False
+        self.socket, self.session = False, None
         self.drops += 1
+
+    def arm(self, signature: str) -> None:
+        self.socket = True
+        self.session = Session(b"token")
+        self.session.armed = Armed(signature, ReadSet(), {})
 
 
 def pool(limit: int) -> Pool[Place, str]:
@@ -68,7 +81,7 @@ def test_who_leaves_the_line_is_passed_over() -> None:
 def test_idle_places_are_used_last_in_first_out_and_connected_ones_before_others() -> None:
     places = pool(3)
     first, second, third = taken(places), taken(places), taken(places)
-    first.connected = second.connected = True
+    first.socket = second.socket = True
     for place in (first, third, second):
         places.give(place)
     assert [places.take() for _ in range(4)] == [second, first, third, None]
@@ -192,3 +205,62 @@ def test_closing_tells_those_who_wait() -> None:
     held.release()
     with pytest.raises(UsageError, match="closed"):
         acquire(source)
+
+
+def test_an_armed_place_goes_to_who_asks_for_the_same() -> None:
+    places = pool(3)
+    first, second = taken(places), taken(places)
+    first.arm("a")
+    second.arm("b")
+    places.give(first)
+    places.give(second)
+    assert places.take("a") is first
+    assert first.armed == "a"
+
+
+def test_an_armed_place_that_goes_to_another_is_disarmed() -> None:
+    """Its watches are lifted by whoever uses it: what was read under them must not be found again."""
+    places = pool(1)
+    place = taken(places)
+    place.arm("a")
+    places.give(place)
+    assert places.take("b") is place
+    assert place.armed is None
+
+
+def test_an_armed_place_that_goes_to_a_plain_read_is_disarmed() -> None:
+    places = pool(1)
+    place = taken(places)
+    place.arm("a")
+    places.give(place)
+    assert places.take() is place
+    assert place.armed is None
+
+
+def test_of_two_places_armed_alike_the_newer_stays_armed() -> None:
+    places = pool(2)
+    first, second = taken(places), taken(places)
+    for place in (first, second):
+        place.arm("a")
+        places.give(place)
+    assert first.armed is None
+    assert places.take("a") is second
+
+
+def test_only_what_is_asked_for_again_is_worth_arming() -> None:
+    places = pool(1)
+    for signature, hot in (("a", False), ("b", False), ("a", True), (None, False)):
+        place = places.take(signature)
+        assert place is not None
+        assert place.hot is hot
+        places.give(place)
+
+
+def test_few_places_stay_armed() -> None:
+    places = pool(40)
+    many = [taken(places) for _ in range(40)]
+    for number, place in enumerate(many):
+        place.arm(f"{number}")
+        places.give(place)
+    assert [place.armed for place in many[-16:]] == [f"{number}" for number in range(24, 40)]
+    assert not any(place.armed for place in many[:-16])

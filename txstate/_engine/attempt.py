@@ -326,14 +326,18 @@ class Attempt:
                 self.documents[key] = Doc(record)
 
     def _read(self, wanted: Wanted, *, prefetch: bool) -> Steps[None]:
+        # Names first: one that can't be used is refused before anything is sent.
+        hashes = {key: self.settings.redis_key(key) for key in wanted}
         if self.channel is None:
+            for key, fields in wanted.items():
+                Record(key, self).missing(fields)
             yield from self._begin(wanted)
         reads: list[Read] = []
         for key, fields in wanted.items():
             record = self.records.get(key) or Record(key, self)
             names = record.missing(fields)
             if names != ():
-                reads.append(read_of(record, self.settings.redis_key(key), names))
+                reads.append(read_of(record, hashes[key], names))
                 self._widened |= key in self.records
             if not prefetch:
                 # The first request only: a retry must show no more of a partial document than this attempt does.

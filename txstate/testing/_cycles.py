@@ -7,13 +7,14 @@ meet. Knows nothing of what the transactions read and wrote.
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from txstate.testing._anomalies import LEVELS, ORDERS
 from txstate.testing._graph import Arc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from txstate.testing._anomalies import EdgeKind
     from txstate.testing._graph import Graph, Why
@@ -76,14 +77,13 @@ def find_cycles(graph: Graph) -> Iterator[FoundCycle]:
 
 
 class _Walk(NamedTuple):
-    """What has to be remembered of a path: enough to name the cycle that it closes."""
+    """What has to be remembered of a path: enough to know the level of the cycle that it closes."""
 
     rw: int = 0  # how many, up to 2
     first: bool | None = None  # whether the first edge was one; None before it
     last: bool = False  # whether the last one was
     adjacent: bool = False  # whether two have met
     wr: bool = False  # whether there was one; of no interest once there is an rw
-    order: int = 0  # index in `ORDERS`
 
     @property
     def level(self) -> int:
@@ -101,9 +101,7 @@ class _Walk(NamedTuple):
 
 
 _Step: TypeAlias = tuple[int, _Walk]  # a node, and what has to be remembered of the way there
-_Known: TypeAlias = dict[
-    int, tuple[_Step, Arc] | None
-]  # the step before a node, and the edge; None for a hub
+_Known: TypeAlias = dict[int, tuple[_Step, Arc] | None]  # by node, whence and how; None for a hub
 _Came: TypeAlias = dict[_Walk, _Known]
 _STANDING: Final = _Walk()
 
@@ -118,37 +116,33 @@ def _extend(walk: _Walk, kind: EdgeKind) -> _Walk:
         last=is_rw,
         adjacent=walk.adjacent or (is_rw and walk.last),
         wr=rw == 0 and (walk.wr or kind == "wr"),
-        order=max(walk.order, _ORDER_KINDS.index(kind) + 1 if kind in _ORDER_KINDS else 0),
     )
 
 
 class _Search:
     """The search for the shortest cycles of one name in one component.
 
+    Every cycle of a name has an edge of the last of its kinds, so a walk ends with one. One of real time is enough:
+    of two, by their times, one could be left out together with all that lies between them on one side.
+
     `effort` is how many edges may still be walked. A search that has begun does not look at it.
     """
 
     def __init__(self, graph: Graph, component: set[int], level: int, order: int, effort: float) -> None:
         self.graph, self.component, self.level, self.order = graph, component, level, order
-        self.kinds = _kinds(level, order)
+        kinds = _kinds(level, order)
+        self.kinds, self.closing = tuple(kind for kind in kinds if kind != "realtime"), kinds[-1]
         self.effort = effort
 
     def run(self) -> list[FoundCycle]:
         """For one length after the other, try to close a cycle from each node; stop at the first length that does."""
-        needed = self.kinds[
-            -1
-        ]  # every cycle of this name has such an edge: to begin where one leaves is enough
-        starts = [
-            node
-            for node in sorted(self.component)
-            if node < self.graph.size and not self.component.isdisjoint(self.graph.leaving(node, needed))
-        ]
+        starts = sorted(node for node in self.component if node < self.graph.size)
         for length in range(2, len(self.component) + 1):
             found: list[FoundCycle] = []
             complete = True
             for start in starts:
                 if self.effort <= 0:
-                    return found or self._without_bound(starts[0])
+                    return found or self._without_bound(starts)
                 arcs, cut = self.close(start, length)
                 complete = complete and not cut
                 found += _if_simple(arcs)
@@ -156,11 +150,12 @@ class _Search:
                 return found
         return []
 
-    def _without_bound(self, start: int) -> list[FoundCycle]:
-        """One more search when the effort is spent, for those names where it is cheap and sure to find something."""
+    def _without_bound(self, starts: Iterable[int]) -> list[FoundCycle]:
+        """Go on when the effort is spent, for those names where it is cheap and sure to find something soon."""
         if self.level > _G1C or self.order:
             return []
-        return _if_simple(self.close(start, len(self.component))[0])
+        walks = (self.close(start, len(self.component))[0] for start in starts)
+        return _if_simple(next(filter(None, walks), ()))
 
     def close(self, start: int, length: int) -> tuple[tuple[Arc, ...], bool]:
         """Search breadth-first for the shortest walk from a node back to it that has the name.
@@ -173,33 +168,32 @@ class _Search:
         for left in reversed(range(length)):
             reached: list[_Step] = []
             for step in frontier:
-                for kind in self.kinds:
-                    walk = _extend(step[1], kind)
-                    if walk.level > self.level:
-                        continue
-                    self.effort -= 1
-                    if walk.closed_level == self.level and walk.order == self.order:
-                        last = self.graph.arc(step[0], start, kind)
-                        if last is not None:
-                            return _path(came, step, last), False
-                    if left:
-                        reached += self._advance(start, step, kind, walk, came.setdefault(walk, {}))
+                self.effort -= 1
+                if _extend(step[1], self.closing).closed_level == self.level:
+                    last = self.graph.arc(step[0], start, self.closing)
+                    if last is not None:
+                        return _path(came, step, last), False
+                if left:
+                    for kind in self.kinds:
+                        reached += self._advance(start, step, kind, came)
+            if left and not reached:
+                return (), False
             frontier = reached
-            if not frontier:
-                break
-        return (), left == 0
+        return (), True
 
-    def _advance(
-        self, start: int, step: _Step, kind: EdgeKind, walk: _Walk, known: _Known
-    ) -> Iterator[_Step]:
-        """Note, and yield, what is reached anew by the edges of one kind. A hub is opened once: all beyond is known then."""
+    def _advance(self, start: int, step: _Step, kind: EdgeKind, came: _Came) -> Iterator[_Step]:
+        """Note, and yield, what is reached anew by the edges of one kind."""
+        walk = _extend(step[1], kind)
+        if walk.level > self.level:
+            return
+        known = came.setdefault(walk, {})
         for target, why in self.graph.leaving(step[0], kind).items():
             self.effort -= 1
             if target not in self.component or target in known:
                 continue
             if target < self.graph.size:
                 beyond: Mapping[int, Why | None] = {target: why}
-            else:
+            else:  # a hub; once it has been passed, all beyond is known
                 known[target] = None
                 beyond = self.graph.through(target)
                 self.effort -= len(beyond)
@@ -210,22 +204,26 @@ class _Search:
 
 
 def _any_cycle(graph: Graph, component: set[int]) -> FoundCycle:
-    """A shortest cycle through some node of a component. Shortest of all names, so no node is in it twice."""
-    start, length = min(component), len(component)
-    searches = (
-        _Search(graph, component, level, order, effort=0)
-        for order in range(len(ORDERS))
-        for level in range(len(LEVELS))
-    )
-    walks = (search.close(start, length)[0] for search in searches)
-    return _named(min(filter(None, walks), key=len))
+    """Some cycle of a component: of all names the shortest from its start, so that no node is in it twice."""
+    names = itertools.product(range(len(LEVELS)), range(len(ORDERS)))
+    searches = [_Search(graph, component, level, order, effort=0) for level, order in names]
+    for start in sorted(node for node in component if node < graph.size):
+        walks = (search.close(start, len(component))[0] for search in searches)
+        if shortest := min(filter(None, walks), key=len, default=None):
+            return _named(shortest)
+    raise AssertionError("a strongly connected component has a cycle")
 
 
 def _path(came: _Came, step: _Step, last: Arc) -> tuple[Arc, ...]:
     arcs = [last]
     while entry := came.get(step[1], {}).get(step[0]):
         step, arc = entry
-        arcs.append(arc)
+        if (
+            arc.kind == arcs[-1].kind == "process"
+        ):  # in the same process: as an order it holds from end to end
+            arcs[-1] = arcs[-1]._replace(source=arc.source)
+        else:
+            arcs.append(arc)
     return tuple(reversed(arcs))
 
 
@@ -235,8 +233,9 @@ def _if_simple(arcs: tuple[Arc, ...]) -> list[FoundCycle]:
 
 
 def _named(arcs: tuple[Arc, ...]) -> FoundCycle:
-    walk = functools.reduce(_extend, (arc.kind for arc in arcs), _STANDING)
-    return FoundCycle(walk.closed_level, walk.order, arcs)
+    kinds = [arc.kind for arc in arcs]
+    order = max((at for at, kind in enumerate(_ORDER_KINDS, 1) if kind in kinds), default=0)
+    return FoundCycle(functools.reduce(_extend, kinds, _STANDING).closed_level, order, arcs)
 
 
 def _identity(cycle: FoundCycle) -> tuple[int, ...]:
@@ -247,5 +246,5 @@ def _identity(cycle: FoundCycle) -> tuple[int, ...]:
 
 
 def _kinds(level: int, order: int) -> tuple[EdgeKind, ...]:
-    """The kinds of edges that a cycle of this level and order may have."""
+    """The kinds of edges that a cycle of this level and order may have; it has one of the last at least."""
     return _DATA_KINDS[level] + _ORDER_KINDS[:order]

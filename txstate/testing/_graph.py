@@ -58,6 +58,7 @@ class Graph:
         }
         self._hubs: list[dict[int, Why | None]] = []
         self._hubs_to: dict[int, list[int]] = {}
+        self._orders: dict[EdgeKind, Callable[[int, int], bool]] = {}
 
     def add(self, kind: EdgeKind, source: int, target: int, why: Why | None = None) -> None:
         """Add an edge. Of several with the same ends and kind the first one's reason is kept."""
@@ -96,11 +97,17 @@ class Graph:
             for source in sources:
                 self._edges[kind].setdefault(source, {})[hub] = None
 
+    def imply(self, kind: EdgeKind, precedes: Callable[[int, int], bool]) -> None:
+        """Say what the edges of a kind stand for: an order, true of two nodes whenever a path of them leads there."""
+        self._orders[kind] = precedes
+
     def arc(self, source: int, target: int, kind: EdgeKind) -> Arc | None:
-        """The edge of this kind between two nodes, if there is one."""
+        """The edge of this kind between two nodes, if there is one or it is implied."""
         leaving = self.leaving(source, kind)
         if target in leaving:
             return Arc(source, target, kind, leaving[target])
+        if kind in self._orders:
+            return Arc(source, target, kind, None) if self._orders[kind](source, target) else None
         hub = next((each for each in self._hubs_to.get(target, ()) if each in leaving), None)
         return None if hub is None else Arc(source, target, kind, self.through(hub)[target])
 

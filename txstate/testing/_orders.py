@@ -13,17 +13,26 @@ if TYPE_CHECKING:
     from txstate.testing._graph import Graph
     from txstate.testing._observed import History, Transaction
 
-_CALL: Final = (
-    0  # before `_RETURN`: at one instant a call and a return are in no order, so the call counts as first
-)
+# At one instant a call and a return are in no order: the call counts as first, so that there is no edge.
+_CALL: Final = 0
 _RETURN: Final = 1
 
 
 def connect_processes(history: History, graph: Graph) -> None:
     """Add a `process` edge from each `ok` transaction to the next one of its process."""
-    for ran in history.by_process("ok"):
+    places: dict[int, tuple[int, int]] = {}  # the process and the place in it
+    for process, ran in enumerate(history.by_process("ok")):
+        places |= {one.number: (process, place) for place, one in enumerate(ran)}
         for earlier, later in itertools.pairwise(ran):
             graph.add("process", earlier.number, later.number)
+
+    def precedes(one: int, other: int) -> bool:
+        if one not in places or other not in places:
+            return False
+        (process, place), (other_process, other_place) = places[one], places[other]
+        return process == other_process and place < other_place
+
+    graph.imply("process", precedes)
 
 
 def connect_real_time(history: History, graph: Graph) -> None:
@@ -33,6 +42,9 @@ def connect_real_time(history: History, graph: Graph) -> None:
     one, so there are about as many edges as transactions times how many ran at once. An `info` transaction may take
     effect at any time after its call: it follows others, and none follows it.
     """
+    ended = {one.number: one.ended for one in history.of_kind("ok")}
+    begun = {one.number: one.call for one in history.of_kind("ok", "info")}
+    graph.imply("realtime", lambda one, other: one in ended and other in begun and ended[one] < begun[other])
     buffer: collections.deque[tuple[int, Transaction]] = (
         collections.deque()
     )  # with the step at which each returned

@@ -87,41 +87,38 @@ class _List:
         whole = (seen for seen in reads if seen.sound and not _doubled(seen.elements))
         self.longest = max(whole, key=lambda seen: len(seen.elements), default=None)
         self.order = () if self.longest is None else self.longest.elements
+        self.strays = [(place, each) for place, each in enumerate(self.order) if self._live(each) is None]
 
     def connect(self, graph: Graph) -> Iterator[tuple[str, Finding]]:
-        strays = [(place, each) for place, each in enumerate(self.order) if self._stray(each)]
         readers: dict[int, list[Transaction]] = {}  # by how many elements they saw
         ordered = True
         for seen in self.reads:
             agrees = self.order[: len(seen.elements)] == seen.elements
-            if agrees:
-                found = [each for place, each in strays if place < len(seen.elements)]
-            else:
-                found = [each for each in dict.fromkeys(seen.elements) if self._stray(each)]
-            for element in found:
+            for element in self._strays(seen.elements, agrees=agrees):
                 yield self._aborted_or_garbage(seen.reader, element)
             if doubled := _doubled(seen.elements):
                 yield "duplicate-elements", self._finding(seen, f"with {doubled[0]!r} more than once")
                 ordered = False
-            elif seen.sound and not agrees and self.longest is not None:
-                yield "incompatible-order", self._incompatible(seen, self.longest)
-                ordered = False
             elif seen.sound:
+                if self.longest is not None and not agrees:
+                    yield "incompatible-order", self._incompatible(seen, self.longest)
+                    ordered = False
                 writer = self._writer(seen.elements)
                 if writer is not None:
-                    last = seen.elements[-1]
-                    graph.add("wr", writer.number, seen.reader.number, Why(self.key, (), last))
-                if (
-                    writer is not None
-                    and writer is not seen.reader
-                    and self._final(writer) != seen.elements[-1]
-                ):
+                    graph.add("wr", writer.number, seen.reader.number, Why(self.key, (), seen.elements[-1]))
+                if writer not in (None, seen.reader) and self._final(writer) != seen.elements[-1]:
                     yield "G1b", self._intermediate(seen, writer)
                 else:
                     readers.setdefault(len(seen.elements), []).append(seen.reader)
         if ordered:  # reads that contradict one another prove no order
             self._connect_read(graph, readers)
             self._connect_unread(graph, readers.get(len(self.order), []))
+
+    def _strays(self, elements: tuple[Hashable, ...], *, agrees: bool) -> list[Hashable]:
+        """The elements that no transaction of the graph appended."""
+        if agrees:
+            return [each for place, each in self.strays if place < len(elements)]
+        return [each for each in dict.fromkeys(elements) if self._live(each) is None]
 
     def _connect_read(self, graph: Graph, readers: Mapping[int, Iterable[Transaction]]) -> None:
         """Edges to the writer of each element that was read."""
@@ -156,9 +153,6 @@ class _List:
 
     def _writer(self, elements: tuple[Hashable, ...]) -> Transaction | None:
         return self._live(elements[-1]) if elements else None
-
-    def _stray(self, element: Hashable) -> bool:
-        return self._live(element) is None
 
     def _final(self, writer: Transaction) -> Hashable:
         """The last element that a transaction appended here."""

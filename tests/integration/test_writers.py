@@ -1,0 +1,283 @@
+"""Other writers count: whatever another client does to a document is a conflict like any other.
+
+Also what must survive a write: the expiries of keys and of fields.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.faults import field_ttl_servers
+from support.intruders import BEFORE, INTRUDERS, KEY, Intruder
+from support.twins import both_twins, open_twin
+from support.users import url_of
+from support.wire import client_of, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import redis
+    from support.servers import ServerHandle
+
+    from txstate import AsyncTx, Doc
+
+intruders = pytest.mark.parametrize("intruder", INTRUDERS, ids=lambda intruder: intruder.name)
+rights = pytest.mark.parametrize("rights", ["+@all", "-client"])  # without CLIENT INFO, EXEC has to tell
+HOUR = 3_600_000  # milliseconds
+SOON = 250  # milliseconds; enough to begin a transaction in
+
+
+@pytest.fixture
+def admin(server: ServerHandle) -> Iterator[redis.Redis]:
+    """Another client, and the document as a transaction of the library left it."""
+    with open_twin("sync", server.url) as twin:
+        twin.put(KEY, BEFORE)
+    with client_of(server.unix_url) as client:
+        yield client
+
+
+# Keys
+
+
+@both_twins
+@rights
+@intruders
+def test_what_another_client_does_between_read_and_commit_is_a_conflict(
+    kind: str, server: ServerHandle, admin: redis.Redis, intruder: Intruder, rights: str
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def body(tx: AsyncTx) -> None:
+        doc = await tx.get(KEY)
+        seen.append(doc.to_dict())
+        if len(seen) == 1:
+            intruder.act(admin)
+        doc["n"] = doc.get("n", 0) + 100
+
+    with open_twin(kind, url_of(server, rights)) as twin:
+        twin.run(body)
+        assert seen == [BEFORE, intruder.after]
+        expected = {**intruder.after, "n": intruder.after.get("n", 0) + 100}
+        snapshot = twin.get(KEY)
+        assert snapshot is not None
+        assert snapshot.to_dict() == expected
+        assert twin.stats.commits == 1
+        assert twin.stats.conflicts >= 1
+
+
+@both_twins
+@rights
+@intruders
+def test_what_another_client_does_between_two_reads_is_never_seen_together_with_what_was_before(
+    kind: str, server: ServerHandle, admin: redis.Redis, intruder: Intruder, rights: str
+) -> None:
+    """A read-only transaction is no less consistent."""
+    seen: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    calls = 0
+
+    async def body(tx: AsyncTx) -> None:
+        nonlocal calls
+        calls += 1
+        first = (await tx.get(KEY)).to_dict()
+        if calls == 1:
+            intruder.act(admin)
+            admin.hset("second", "later", "1")
+        seen.append((first, (await tx.get("second")).to_dict()))
+
+    with open_twin(kind, url_of(server, rights)) as twin:
+        twin.run(body)
+        assert seen == [(intruder.after, {"later": 1})]
+        assert (calls, twin.stats.commits) == (2, 0)
+        assert twin.stats.conflicts >= 1
+
+
+@both_twins
+def test_a_key_that_expired_unnoticed_before_it_is_watched_is_a_missing_document(
+    kind: str, server: ServerHandle, admin: redis.Redis
+) -> None:
+    with open_twin(kind, server.url) as twin:
+        for _ in range(20):
+            admin.delete(KEY)
+            admin.hset(KEY, "n", "41")
+            admin.pexpire(KEY, 1)
+            time.sleep(0.004)
+            assert twin.update(KEY, add_one).to_dict() == {"n": 1}
+            assert admin.pttl(KEY) == -1
+        # Redis 6.2 counts the removal of such a key as a change, so it may cost an attempt there.
+        assert twin.stats.commits == 20
+        assert twin.stats.attempts <= 40
+
+
+@both_twins
+def test_a_key_that_expires_while_it_is_watched_is_never_written_from_what_it_was(
+    kind: str, server: ServerHandle, admin: redis.Redis
+) -> None:
+    seen: list[bool] = []
+
+    async def body(tx: AsyncTx) -> None:
+        doc = await tx.get(KEY)
+        seen.append(doc.exists)
+        time.sleep(0.01)  # noqa: ASYNC251 - the event loop has nothing else to do
+        doc.increment("n")
+
+    with open_twin(kind, server.url) as twin:
+        for _ in range(10):
+            admin.delete(KEY)
+            admin.hset(KEY, "n", "41")
+            seen.clear()
+            assert admin.pexpire(KEY, 5)
+            twin.run(body)
+            assert seen[-1] is False
+            assert admin.hget(KEY, "n") == b"1"
+
+
+@both_twins
+def test_writing_keeps_the_expiry_of_a_key(kind: str, server: ServerHandle, admin: redis.Redis) -> None:
+    admin.pexpire(KEY, HOUR)
+
+    async def replace_twice(tx: AsyncTx) -> None:
+        await tx.put(KEY, {"only": 1})
+        await tx.put(KEY, {"n": 1})
+
+    def change(doc: Doc) -> None:
+        doc["nested"] = {"a": []}
+        del doc["nested"]
+
+    with open_twin(kind, server.url) as twin:
+        twin.update(KEY, add_one)
+        twin.put(KEY, {"other": 1})
+        twin.run(replace_twice)
+        twin.update(KEY, change)
+        assert twin.put(KEY, {}).to_dict() == {}
+        assert HOUR - 60_000 < int(admin.pttl(KEY)) <= HOUR
+        twin.delete(KEY)
+        twin.put(KEY, {"n": 1})
+        assert admin.pttl(KEY) == -1
+
+
+@both_twins
+def test_an_expiry_is_set_and_removed_with_the_commit(
+    kind: str, server: ServerHandle, admin: redis.Redis
+) -> None:
+    with open_twin(kind, server.url) as twin:
+        twin.update(KEY, lambda doc: doc.expire(50))
+        assert 0 < int(admin.pttl(KEY)) <= 50_000
+        twin.update(KEY, lambda doc: doc.expire(None))
+        assert admin.pttl(KEY) == -1
+        twin.update(KEY, lambda doc: doc.expire(0.02))
+        eventually(lambda: twin.get(KEY) is None)
+
+
+# Fields that expire by themselves
+
+
+@both_twins
+@field_ttl_servers
+def test_a_field_that_expires_between_read_and_commit_is_a_conflict(
+    kind: str, server: ServerHandle, admin: redis.Redis
+) -> None:
+    """WATCH does not see it, so EXEC alone would write what was computed from a field that is gone."""
+    seen: list[dict[str, Any]] = []
+
+    async def body(tx: AsyncTx) -> None:
+        doc = await tx.get(KEY)
+        seen.append(doc.to_dict())
+        if tx.attempt == 1:
+            eventually(lambda: not admin.hexists(KEY, "kept"))
+        doc["copy"] = doc.get("kept")
+
+    with open_twin(kind, server.url) as twin:
+        assert admin.hpexpire(KEY, SOON, "kept") == [1]
+        twin.run(body)
+        assert seen == [BEFORE, {"n": 1}]
+        assert admin.hget(KEY, "copy") == b"null"
+        assert twin.stats.conflicts >= 1
+
+
+@both_twins
+@field_ttl_servers
+def test_a_field_of_another_document_that_expires_before_the_commit_is_a_conflict(
+    kind: str, server: ServerHandle, admin: redis.Redis
+) -> None:
+    seen: list[bool] = []
+
+    async def body(tx: AsyncTx) -> None:
+        lock = await tx.get("lock")
+        seen.append("holder" in lock)
+        if tx.attempt == 1:
+            eventually(lambda: not admin.hexists("lock", "holder"))
+        (await tx.get(KEY))["held"] = "holder" in lock
+
+    admin.hset("lock", mapping={"holder": "1", "other": "1"})
+    assert admin.hpexpire("lock", SOON, "holder") == [1]
+    with open_twin(kind, server.url) as twin:
+        twin.run(body)
+        assert seen == [True, False]
+        assert admin.hget(KEY, "held") == b"false"
+
+
+@both_twins
+@field_ttl_servers
+def test_a_field_that_expires_between_two_reads_is_never_seen_together_with_what_came_later(
+    kind: str, server: ServerHandle, admin: redis.Redis
+) -> None:
+    seen: list[tuple[bool, bool]] = []
+
+    async def body(tx: AsyncTx) -> None:
+        there = "kept" in await tx.get(KEY)
+        if tx.attempt == 1:
+            eventually(lambda: not admin.hexists(KEY, "kept"))
+            admin.hset("second", "later", "1")
+        seen.append((there, (await tx.get("second")).exists))
+
+    with open_twin(kind, server.url) as twin:
+        assert admin.hpexpire(KEY, SOON, "kept") == [1]
+        twin.run(body)
+        assert seen == [(False, True)]
+        assert twin.stats.commits == 0
+
+
+@both_twins
+@field_ttl_servers
+def test_a_changed_expiry_of_a_field_is_a_conflict(
+    kind: str, server: ServerHandle, admin: redis.Redis
+) -> None:
+    async def body(tx: AsyncTx) -> int:
+        doc = await tx.get(KEY)
+        if tx.attempt == 1:
+            assert admin.hpexpire(KEY, 2 * HOUR, "kept") == [1]
+        doc["kept"] = "changed"
+        return tx.attempt
+
+    with open_twin(kind, server.url) as twin:
+        assert admin.hpexpire(KEY, HOUR, "kept") == [1]
+        assert twin.run(body) == 2
+        (left,) = admin.hpttl(KEY, "kept")
+        assert HOUR < left <= 2 * HOUR
+        assert admin.hget(KEY, "kept") == b'"changed"'
+
+
+@both_twins
+@field_ttl_servers
+@pytest.mark.parametrize("field", ["n", "kept", "new"])
+def test_writing_keeps_the_expiries_of_fields(
+    kind: str, server: ServerHandle, admin: redis.Redis, field: str
+) -> None:
+    """That of a field which is written, too: HSET alone would remove it."""
+
+    def change(doc: Doc) -> None:
+        doc[field] = "changed"
+
+    with open_twin(kind, server.url) as twin:
+        assert admin.hpexpire(KEY, HOUR, "n", "kept") == [1, 1]
+        assert twin.update(KEY, change)[field] == "changed"
+        left = admin.hpttl(KEY, "n", "kept")
+        assert all(HOUR - 60_000 < each <= HOUR for each in left)
+        assert admin.hget(KEY, field) == b'"changed"'
+        assert twin.stats.conflicts == 0
+
+
+def add_one(doc: Doc) -> None:
+    doc.increment("n")
