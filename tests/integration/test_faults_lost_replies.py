@@ -58,7 +58,7 @@ def test_a_late_exec_that_runs_after_the_resolution_is_stopped_by_it(
 ) -> None:
     with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, timeout=BRIEF) as twin:
         rules, tally = commit_under(Late(by), server, proxy, twin)
-        assert [rule.held().deliver()[-1] for rule in rules] == [None] * ROUNDS
+        assert [rule.held().deliver()[0] for rule in rules] == [None] * ROUNDS
         assert tally == all_once(ROUNDS)
         assert (twin.stats.in_doubt, twin.stats.resolved_aborted) == (ROUNDS, ROUNDS)
         assert proxy.fired == ROUNDS
@@ -81,7 +81,7 @@ def test_a_late_exec_that_runs_before_the_resolution_is_found_to_be_committed(
             resolver = proxy.inject(HoldRequest(), "EXPIRE")
             call = pool.submit(ledger.commit, twin)
             resolver.wait()
-            assert isinstance(late.held().deliver()[-1], list)
+            assert isinstance(late.held().deliver()[0], list)
             resolver.release()
             call.result()
         assert ledger.tally() == all_once(ROUNDS)
@@ -107,7 +107,7 @@ def test_a_late_exec_that_runs_in_the_middle_of_the_resolution_is_stopped_by_it(
             call = pool.submit(ledger.commit, twin)
             touched.wait()
             looking.wait()
-            assert late.held().deliver()[-1] is None
+            assert late.held().deliver()[0] is None
             touched.release()
             looking.release()
             call.result()
@@ -135,7 +135,7 @@ def test_a_late_exec_that_runs_between_two_resolvers_is_stopped_by_the_first(
             call = pool.submit(ledger.commit, twin)
             first.wait()
             second.wait()
-            assert late.held().deliver()[-1] is None
+            assert late.held().deliver()[0] is None
             second.release()
             call.result()
         assert ledger.tally() == all_once(ROUNDS)

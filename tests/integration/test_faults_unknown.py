@@ -115,7 +115,7 @@ def test_a_late_exec_after_the_fence_is_stopped_by_it(kind: str, server: ServerH
         assert admin.delete(*admin.keys(TOKENS)) > 0
         resolver.release()
         fence.wait()
-        assert late.held().deliver()[-1] is None
+        assert late.held().deliver()[0] is None
         fence.release()
         call.result()
         assert twin.stats.resolved_aborted == 1
@@ -127,7 +127,7 @@ def test_a_late_exec_after_the_fence_is_stopped_by_it(kind: str, server: ServerH
 def test_with_the_token_deleted_after_exec_it_is_unknown(kind: str, server: ServerHandle) -> None:
     ledger = begun(kind, server)
     with in_doubt(kind, server, ledger) as stage:
-        assert isinstance(stage.held.deliver()[-1], list)
+        assert isinstance(stage.held.deliver()[0], list)
         stage.delete_tokens()
     assert ledger.tally() == Tally(attempted=2, acknowledged=1, unknown=1, applied=2)
     with open_twin(kind, server.url) as twin:
@@ -136,12 +136,19 @@ def test_with_the_token_deleted_after_exec_it_is_unknown(kind: str, server: Serv
 
 @both_twins
 @newest_and_oldest
-def test_a_document_without_a_version_can_not_testify(kind: str, server: ServerHandle) -> None:
-    """Missing, or made by another client: one could be made again, the other changed unseen."""
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_document_without_a_version_can_not_testify(
+    kind: str, server: ServerHandle, *, plain: bool
+) -> None:
+    """Made by another client, or missing: one could be changed unseen, the other be made and deleted."""
     ledger = Ledger(server)
+    if plain:
+        with client_of(server.unix_url) as admin:
+            for key in ledger.keys:
+                admin.hset(key, "other", "1")
     with in_doubt(kind, server, ledger) as stage:
         stage.delete_tokens()
-        assert stage.held.deliver()[-1] is None
+        assert stage.held.deliver()[0] is None
     assert ledger.tally() == Tally(attempted=1, unknown=1)
     the_unknown(ledger)
 
@@ -155,10 +162,10 @@ def test_with_the_database_flushed_while_in_doubt_it_is_unknown(
     ledger = begun(kind, server)
     with in_doubt(kind, server, ledger) as stage:
         if applied:
-            assert isinstance(stage.held.deliver()[-1], list)
+            assert isinstance(stage.held.deliver()[0], list)
         stage.admin.flushdb()
         if not applied:
-            assert stage.held.deliver()[-1] is None
+            assert stage.held.deliver()[0] is None
     assert ledger.tally() == Tally(attempted=2, acknowledged=1, unknown=1, applied=0, lost=1)
     assert ledger.acknowledged == {f"{ledger.name}-000000"}  # the one before: FLUSHDB took it
     the_unknown(ledger)
@@ -204,7 +211,7 @@ def test_what_is_resolved_as_not_committed_never_will_be(kind: str, server: Serv
         assert cut_off.fired > 1
         cut_off.cancel()
         assert twin.resolve(token) is Resolution.NOT_COMMITTED
-        assert late.held().deliver()[-1] is None
+        assert late.held().deliver()[0] is None
         assert twin.resolve(token) is Resolution.NOT_COMMITTED
         assert ledger.tally() == Tally(attempted=1, unknown=1)
 
@@ -221,7 +228,7 @@ def test_a_token_can_be_resolved_by_another_store_and_after_more_commits(
         at_exec = proxy.inject(Late(), "EXEC", where=of_commit)
         cut_off = proxy.inject(DropRequest(), "EXPIRE", times=None)
         ledger.commit(twin)
-        assert isinstance(at_exec.held().deliver()[-1], list)
+        assert isinstance(at_exec.held().deliver()[0], list)
         cut_off.cancel()
         for _ in range(3):
             ledger.commit(twin)
@@ -239,7 +246,7 @@ def test_a_fence_found_later_is_no_proof_that_it_was_not_applied(kind: str, serv
     """The first resolver wrote the fence and found other versions: unknown, and the second must not know better."""
     ledger = begun(kind, server)
     with in_doubt(kind, server, ledger) as stage:
-        assert isinstance(stage.held.deliver()[-1], list)
+        assert isinstance(stage.held.deliver()[0], list)
         stage.delete_tokens()
     token = the_unknown(ledger).token
     with open_twin(kind, server.url) as twin:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import pytest
 from support import pair_writer
-from support.faults import newest_and_oldest
+from support.faults import field_ttl_servers, newest_and_oldest
 from support.twins import both_twins, open_twin
 from support.users import url_of
 from support.wire import client_of, eventually
+
+from txstate.testing import FaultProxy, HoldRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 KEYS: Final = pair_writer.KEYS
 
+rights = pytest.mark.parametrize("rights", ["+@all", "-client"])  # without CLIENT INFO, EXEC has to tell
 lengths = pytest.mark.parametrize("seconds", [3.0, pytest.param(60.0, marks=pytest.mark.soak)])
 
 
@@ -116,6 +120,144 @@ def test_without_client_info_no_function_sees_two_moments_at_once(kind: str, ser
             compare_snapshots(twin)
             twin.run(functions.read_and_write)
         assert twin.stats.commits == count_of(twin, "mine") > 0
+
+
+# One foreign change, at each place
+
+
+@both_twins
+@newest_and_oldest
+@rights
+def test_a_change_before_any_command_of_a_transaction_counts(
+    kind: str, server: ServerHandle, rights: str
+) -> None:
+    """Each command in turn is held back while another client changes both documents."""
+    with FaultProxy(url_of(server, rights)) as proxy, open_twin(kind, proxy.url) as twin:
+        assert change_before_each_command(server, proxy, twin) > 10
+
+
+@both_twins
+@field_ttl_servers
+def test_a_change_before_any_command_of_a_transaction_over_expiring_fields_counts(
+    kind: str, server: ServerHandle
+) -> None:
+    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+        assert change_before_each_command(server, proxy, twin, expiring=True) > 10
+
+
+@both_twins
+@newest_and_oldest
+@rights
+@pytest.mark.parametrize("at_once", [True, False])
+def test_each_of_several_documents_is_watched(
+    kind: str, server: ServerHandle, rights: str, *, at_once: bool
+) -> None:
+    keys = ["a", "b", "c"]
+
+    async def total(tx: AsyncTx, changed: str) -> int:
+        docs = await tx.get_many(keys) if at_once else [await tx.get(key) for key in keys]
+        if tx.attempt == 1:
+            admin.hincrby(changed, "n", 1)
+        (await tx.get("total"))["n"] = sum(doc.get("n", 0) for doc in docs)
+        return tx.attempt
+
+    with client_of(server.unix_url) as admin, open_twin(kind, url_of(server, rights)) as twin:
+        for expected, changed in enumerate(keys, 1):
+            assert twin.run(total, changed) == 2
+            assert admin.hget("total", "n") == b"%d" % expected
+
+
+@both_twins
+@rights
+def test_a_document_that_expired_unnoticed_is_not_seen_together_with_what_came_later(
+    kind: str, server: ServerHandle, rights: str
+) -> None:
+    """Nobody touches it after its time, so the server itself has not noticed."""
+    seen: list[tuple[bool, bool]] = []
+
+    async def body(tx: AsyncTx, number: int) -> None:
+        there = (await tx.get(f"brief{number}")).exists
+        if there:
+            time.sleep(0.022)  # noqa: ASYNC251 - the event loop has nothing else to do
+            admin.hset(f"later{number}", "n", "1")
+        seen.append((there, (await tx.get(f"later{number}")).exists))
+
+    with client_of(server.unix_url) as admin, open_twin(kind, url_of(server, rights)) as twin:
+        for number in range(10):  # new keys each time: those read before would be fetched at once
+            admin.hset(f"brief{number}", "n", "1")
+            admin.pexpire(f"brief{number}", 20)
+            twin.run(body, number)
+        assert twin.stats.conflicts >= 5
+    assert seen == [(False, True)] * 10
+
+
+@both_twins
+@rights
+def test_what_was_committed_before_a_call_is_seen_by_it(kind: str, server: ServerHandle, rights: str) -> None:
+    """A connection that has just committed holds the next transaction's reads already: they are never served stale."""
+
+    async def add_one(tx: AsyncTx) -> None:
+        for doc in await tx.get_many(KEYS):
+            doc.increment("n")
+
+    async def read(tx: AsyncTx) -> object:
+        return [doc["n"] for doc in await tx.get_many(KEYS)]
+
+    async def insist(tx: AsyncTx, wanted: int) -> None:
+        for doc in await tx.get_many(KEYS):
+            compare(doc["n"], wanted)
+
+    with client_of(server.unix_url) as admin, open_twin(kind, url_of(server, rights)) as twin:
+        for number in range(10, 300, 10):
+            twin.run(add_one)
+            twin.run(add_one)
+            with admin.pipeline() as pipeline:
+                for key in KEYS:
+                    pipeline.hset(key, "n", str(number))
+                pipeline.execute()
+            if number % 20:
+                assert twin.run(read) == [number, number]
+            else:
+                twin.run(insist, number)
+
+
+def change_before_each_command(
+    server: ServerHandle, proxy: FaultProxy, twin: Twin, *, expiring: bool = False
+) -> int:
+    """Add 1 to both documents of the pair in a transaction, while another client adds 10 to both: all must count.
+
+    Returns:
+        How many commands were held back, one in each transaction.
+    """
+
+    async def add_one(tx: AsyncTx) -> None:
+        first, second = await tx.get(KEYS[0]), await tx.get(KEYS[1])
+        compare(first["n"], second["n"])
+        first["n"] = second["n"] = first["n"] + 1
+
+    with client_of(server.unix_url) as admin, ThreadPoolExecutor(1) as pool:
+        for number in range(1000):
+            for key in KEYS:
+                admin.delete(key)
+                admin.hset(key, mapping={"n": "0", "other": "1"})
+                if expiring:
+                    admin.hpexpire(key, 3_600_000, "other")
+            twin.get(KEYS[0])
+            held = proxy.inject(HoldRequest(), skip=number)
+            call = pool.submit(twin.run, add_one)
+            eventually(lambda held=held, call=call: held.fired > 0 or call.done())  # type: ignore[misc]  # bound here
+            if not held.fired:
+                call.result()
+                held.cancel()
+                return number
+            with admin.pipeline() as pipeline:
+                for key in KEYS:
+                    pipeline.hincrby(key, "n", 10)
+                pipeline.execute()
+            held.release()
+            call.result()
+            assert [admin.hget(key, "n") for key in KEYS] == [b"11", b"11"], f"command {number}"
+    raise AssertionError("the transaction has no end")
 
 
 def compare(first: object, second: object) -> None:

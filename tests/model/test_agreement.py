@@ -94,6 +94,12 @@ class Agreement(RuleBasedStateMachine):
             lambda: self.asynchronous.run(on_async_tx(transaction)),
         )
 
+    @rule(transaction=transactions(), times=st.integers(2, 4))
+    def repeat(self, transaction: list[Step], times: int) -> None:
+        """What is asked for again and again finds its socket armed."""
+        for _ in range(times):
+            self.run(transaction)
+
     @rule(key=keys, fields=field_lists, todo=todos(), version=versions)
     def update(self, key: str, fields: Sequence[str] | None, todo: list[Step], version: str) -> None:
         def function(doc: Any) -> None:

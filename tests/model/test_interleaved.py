@@ -2,7 +2,8 @@
 
 At drawn points of the outer transaction, between its steps or just before its end, a *rival* commits: another store's
 transaction in a thread or task of its own, or a plain client that knows nothing of txstate. Then the results of all and the
-final state must be those of the model, on which the outer one ran at some place between the rivals.
+final state must be those of the model, on which the outer one ran at some place between the rivals. It may have run
+before, undisturbed, so that its socket is armed; rivals that commit before it begins must be seen by it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import itertools
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import pytest
@@ -32,6 +34,7 @@ Rival: TypeAlias = tuple[str, Any]
 KEYS = ["k1", "k2", "k3"]
 RETRY = Retry(deadline=30.0)
 OUTCOMES = (RolledBackError, CodecError)
+BEFORE = -1
 
 rivals: st.SearchStrategy[Rival] = st.one_of(
     st.tuples(st.just("transaction"), transactions()),
@@ -41,15 +44,33 @@ rivals: st.SearchStrategy[Rival] = st.one_of(
 )
 
 
+@dataclass
+class Plan:
+    """An example.
+
+    Attributes:
+        outer: the outer transaction, with places where others commit meanwhile.
+        rivals: who commits at each of these places, by its number; at `BEFORE`, when the outer one is about to begin.
+        warm: how many times the outer one has run before, undisturbed.
+    """
+
+    outer: list[Step]
+    rivals: dict[int, list[Rival]]
+    warm: int = 0
+
+
 @st.composite
-def plans(draw: st.DrawFn) -> tuple[list[Step], dict[int, list[Rival]]]:
-    """An outer transaction with places where others commit meanwhile, and who does so at each of them."""
+def plans(draw: st.DrawFn) -> Plan:
+    """An outer transaction, and up to three rivals."""
     outer = uniform([*draw(transactions()), *draw(transactions())])
     meddlers: dict[int, list[Rival]] = defaultdict(list)
     for number, rival in enumerate(draw(st.lists(rivals, min_size=1, max_size=3))):
-        outer.insert(draw(st.integers(0, len(outer))), ("meanwhile", number))
-        meddlers[number].append(rival)
-    return outer, meddlers
+        if draw(st.booleans()):
+            outer.insert(draw(st.integers(0, len(outer))), ("meanwhile", number))
+            meddlers[number].append(rival)
+        else:
+            meddlers[BEFORE].append(rival)
+    return Plan(outer, meddlers, draw(st.integers(0, 3)))
 
 
 def uniform(outer: list[Step]) -> list[Step]:
@@ -107,7 +128,7 @@ def bench(valkey9: ServerHandle) -> Iterator[Bench]:
 class World:
     """One namespace: who writes there, what they did, and every state that ever was."""
 
-    def __init__(self, bench: Bench, meddlers: dict[int, list[Rival]]) -> None:
+    def __init__(self, bench: Bench) -> None:
         self.bench, self.namespace = bench, f"w{next(bench.numbers)}:"
         self.store = bench.store.options(namespace=self.namespace, retry=RETRY)
         self.rival = bench.rival.options(namespace=self.namespace, retry=RETRY)
@@ -116,10 +137,11 @@ class World:
         bench.client.set(self.namespace + OF_ANOTHER_TYPE, "text")
         for key in KEYS:
             self.store.put(key, {"a": 1, "b": [1]})
-        self.pending = {number: list(due) for number, due in meddlers.items()}
+        self.pending: dict[int, list[Rival]] = {}
         self.ran: list[tuple[Rival, str]] = []
         self.history = [self.found()]
         self.torn: list[str] = []
+        self.began = 0  # how many rivals had committed when the outer one began
 
     def found(self) -> Reference:
         """What is on the server now."""
@@ -133,15 +155,22 @@ class World:
             }
         )
 
+    def let(self, rivals: dict[int, list[Rival]]) -> None:
+        """From now on, rivals commit; those first that do so before the outer one begins."""
+        self.history, self.torn = [self.found()], []
+        self.pending = {number: list(due) for number, due in rivals.items()}
+        self.meddle(BEFORE)
+        self.began = len(self.ran)
+
     def meddle(self, number: int) -> None:
         """Let the rivals of this place commit, each once, in another thread."""
-        while self.pending[number]:
+        while self.pending.get(number):
             rival = self.pending[number].pop(0)
             self.note(rival, self.bench.thread.submit(self.do, rival).result())
 
     async def meddle_async(self, number: int) -> None:
         """Let the rivals of this place commit, each once, in another task."""
-        while self.pending[number]:
+        while self.pending.get(number):
             rival = self.pending[number].pop(0)
             self.note(rival, await asyncio.ensure_future(self.do_async(rival)))
 
@@ -171,7 +200,7 @@ class World:
         """It must be as if all had run one after the other: the rivals in their order, the outer one somewhere."""
         assert self.torn == []
         end = result, self.found().state()
-        assert end in [self.serial(outer, place) for place in range(len(self.ran) + 1)]
+        assert end in [self.serial(outer, place) for place in range(self.began, len(self.ran) + 1)]
 
     def serial(self, outer: list[Step], place: int) -> tuple[str, dict[str, str]]:
         """The outer one's result and the final state, had it run after so many rivals."""
@@ -285,36 +314,45 @@ def result_of(operation: Callable[[], object]) -> str:
         return outcome(error)
 
 
-def sync_example(bench: Bench, plan: tuple[list[Step], dict[int, list[Rival]]]) -> World:
-    outer, meddlers = plan
-    world = World(bench, meddlers)
-    function = on_tx(outer)
-    result = result_of(lambda: world.store.run(lambda tx: function(cast("Tx", Watched(tx, world)))))
-    world.judge(outer, result)
+def sync_example(bench: Bench, plan: Plan) -> World:
+    world = World(bench)
+    function = on_tx(plan.outer)
+
+    def run() -> str:
+        return result_of(lambda: world.store.run(lambda tx: function(cast("Tx", Watched(tx, world)))))
+
+    for _ in range(plan.warm):
+        run()
+    world.let(plan.rivals)
+    world.judge(plan.outer, run())
     return world
 
 
-def async_example(bench: Bench, plan: tuple[list[Step], dict[int, list[Rival]]]) -> World:
-    outer, meddlers = plan
-    world = World(bench, meddlers)
-    function = on_async_tx(outer)
+def async_example(bench: Bench, plan: Plan) -> World:
+    world = World(bench)
+    function = on_async_tx(plan.outer)
 
     async def watched(tx: AsyncTx) -> Any:
         return await function(cast("AsyncTx", AsyncWatched(cast("Tx", tx), world)))
 
-    result = result_of(lambda: bench.runner.run(world.asynchronous.run(watched)))
-    world.judge(outer, result)
+    def run() -> str:
+        return result_of(lambda: bench.runner.run(world.asynchronous.run(watched)))
+
+    for _ in range(plan.warm):
+        run()
+    world.let(plan.rivals)
+    world.judge(plan.outer, run())
     return world
 
 
-Example: TypeAlias = "Callable[[Bench, tuple[list[Step], dict[int, list[Rival]]]], World]"
+Example: TypeAlias = "Callable[[Bench, Plan], World]"
 both = pytest.mark.parametrize("example", [sync_example, async_example], ids=["threads", "tasks"])
 
 
 def check(bench: Bench, example: Example, examples: int) -> None:
     @settings(max_examples=examples)
     @given(plans())
-    def interleaved(plan: tuple[list[Step], dict[int, list[Rival]]]) -> None:
+    def interleaved(plan: Plan) -> None:
         example(bench, plan)
 
     interleaved()
@@ -322,7 +360,7 @@ def check(bench: Bench, example: Example, examples: int) -> None:
 
 @both
 def test_all_is_as_if_one_after_the_other(bench: Bench, example: Example) -> None:
-    check(bench, example, 120)
+    check(bench, example, 200)
 
 
 @pytest.mark.soak
@@ -335,7 +373,7 @@ def test_all_is_as_if_one_after_the_other_for_long(bench: Bench, example: Exampl
 def test_a_retry_shows_no_more_of_a_partial_document(bench: Bench, example: Example) -> None:
     """What a partial document refuses must not depend on whether others were faster."""
     outer: list[Step] = [("on", "k1", ["a"], ("dict",)), ("meanwhile", 0), ("get", "k1", None)]
-    example(bench, (outer, {0: [("hset", "k1")]}))
+    example(bench, Plan(outer, {0: [("hset", "k1")]}))
 
 
 @both
@@ -349,7 +387,16 @@ def test_the_rivals_of_these_examples_do_conflict(bench: Bench, example: Example
         ("meanwhile", 1),
     ]
     before = bench.store.stats().conflicts + bench.asynchronous.stats().conflicts
-    world = example(bench, (outer, {0: [("stamp", 50)], 1: [("hset", "k1")]}))
+    world = example(bench, Plan(outer, {0: [("stamp", 50)], 1: [("hset", "k1")]}))
     assert bench.store.stats().conflicts + bench.asynchronous.stats().conflicts == before + 2
     assert world.found().documents["k1"].fields["a"] == 8
     assert world.found().documents["k2"].fields["a"] == 50
+
+
+@both
+@pytest.mark.parametrize("rival", [("hset", "k1"), ("stamp", 50), ("del", "k1")], ids=lambda rival: rival[0])
+@pytest.mark.parametrize("step", [("get", "k1", None), ("on", "k1", None, ("increment", "a", 1))])
+def test_an_armed_socket_does_not_hide_what_happened_before_the_call(
+    bench: Bench, example: Example, rival: Rival, step: Step
+) -> None:
+    example(bench, Plan([step], {BEFORE: [rival]}, warm=4))

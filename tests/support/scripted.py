@@ -345,8 +345,6 @@ def kind_of(commands: Sequence[Command]) -> str:
         return "commit"
     if "WATCH" in names or "CLIENT" in names:
         return "read"
-    if names[0] == "MULTI" and names[1] in ("SET", "EVAL"):
-        return "commit"
     kinds = {"EXPIRE": "ask", "SET": "fence", "TYPE": "type"}
     return kinds.get(names[0], "plain")
 

@@ -24,9 +24,10 @@ INTERRUPTIONS = [KeyboardInterrupt, SystemExit]
 RESOLVING = {"ask", "fence"}
 
 
-def workload() -> Wire:
+def workload(*, arms: bool = False) -> Wire:
     """Two reads, a conflict, a lost commit that was not applied, a commit, a callback: every kind of effect."""
     wire = Wire(a={"n": 1}, b={"n": 1})
+    wire.arms = arms
     wire.settings = replace(wire.settings, retry=Retry(wait=tenacity.wait_fixed(0.01)))
     wire.next("commit", {"EXEC": None}, lost(b"OK"))
     return wire
@@ -43,7 +44,10 @@ def effects_of(wire: Wire) -> int:
     return len(wire.effects)
 
 
-EFFECTS = range(effects_of(workload()))
+each_effect = pytest.mark.parametrize(
+    ("number", "arms"),
+    [(number, arms) for arms in (False, True) for number in range(effects_of(workload(arms=arms)))],
+)
 
 
 def applied(wire: Wire) -> bool:
@@ -58,14 +62,15 @@ def sent_after(wire: Wire, number: int) -> set[str]:
 
 @pytest.mark.parametrize("interruption", INTERRUPTIONS)
 @pytest.mark.parametrize("delivers", [False, True])
-@pytest.mark.parametrize("number", EFFECTS)
+@each_effect
 def test_an_interruption_comes_out_as_itself_and_tells_the_truth(
     number: int,
     *,
+    arms: bool,
     delivers: bool,
     interruption: type[BaseException],
 ) -> None:
-    wire = workload()
+    wire = workload(arms=arms)
     wire.interruptions[number] = interruption()
     wire.delivers = delivers
     with pytest.raises(interruption) as raised:
@@ -84,9 +89,11 @@ def test_an_interruption_comes_out_as_itself_and_tells_the_truth(
 
 @pytest.mark.parametrize("second", range(1, 4))
 @pytest.mark.parametrize("delivers", [False, True])
-@pytest.mark.parametrize("number", EFFECTS)
-def test_a_second_interruption_ends_the_resolution(number: int, second: int, *, delivers: bool) -> None:
-    wire = workload()
+@each_effect
+def test_a_second_interruption_ends_the_resolution(
+    number: int, second: int, *, arms: bool, delivers: bool
+) -> None:
+    wire = workload(arms=arms)
     first, later = KeyboardInterrupt("first"), KeyboardInterrupt("later")
     wire.interruptions = {number: first, number + second: later}
     wire.delivers = delivers
@@ -193,9 +200,9 @@ def test_a_function_that_swallows_an_interruption_of_a_read_does_not_commit_with
     wire.assert_settled()
 
 
-@pytest.mark.parametrize("number", EFFECTS)
-def test_an_abandoned_call_lets_go_without_io(number: int) -> None:
-    wire = workload()
+@each_effect
+def test_an_abandoned_call_lets_go_without_io(number: int, *, arms: bool) -> None:
+    wire = workload(arms=arms)
     wire.interruptions[number] = GeneratorExit()
     with pytest.raises(GeneratorExit):
         wire.transact(change)

@@ -428,6 +428,19 @@ def test_a_long_transaction_is_followed_by_no_one_it_overlaps() -> None:
     assert check_history(legal).outcome is Ok
 
 
+def test_what_a_process_did_in_between_is_left_out() -> None:
+    def ran(process: str, *texts: str) -> list[dict[str, Any]]:
+        return [
+            txn(f"{process}{at}", text, at=(20 * at, 20 * at + 10), process=process)
+            for at, text in enumerate(texts)
+        ]
+
+    verdict = judged(*ran("p", "x+1", "z=", "y="), *ran("q", "y+1", "z=", "x="), txn("e", "x=1 y=1"))
+    found = cycle(verdict, "G-nonadjacent-process")
+    assert set(found.transactions) == {"p0", "p2", "q0", "q2"}
+    assert kinds(found) == ["process", "process", "rw", "rw"]
+
+
 def test_anything_hashable_will_do() -> None:
     history = [
         {

@@ -262,5 +262,5 @@ def test_few_places_stay_armed() -> None:
     for number, place in enumerate(many):
         place.arm(f"{number}")
         places.give(place)
-    assert [place.armed for place in many[-16:]] == [f"{number}" for number in range(24, 40)]
-    assert not any(place.armed for place in many[:-16])
+    assert [place.armed for place in many[-8:]] == [f"{number}" for number in range(32, 40)]
+    assert not any(place.armed for place in many[:-8])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from txstate._engine.session import Session
 
-_ARMED: Final = 16
+_ARMED: Final = 8
 """How many channels are kept armed, at most: each holds the documents that it watches."""
 
 _RECENT: Final = 64

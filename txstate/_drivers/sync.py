@@ -152,9 +152,11 @@ class SyncDriver:
         error: BaseException | None = None
         while True:
             try:
-                effect = steps.send(argument) if error is None else steps.throw(error)
-                error = None
-                argument = self._perform(effect)
+                # A loop of its own, so that an interruption which hits its end is inside of the `try` as well.
+                while True:
+                    effect = steps.send(argument) if error is None else steps.throw(error)
+                    error = None
+                    argument = self._perform(effect)
             except StopIteration as stop:
                 if _ended(steps):
                     result: T = stop.value

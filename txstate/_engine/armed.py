@@ -11,7 +11,7 @@ role included: a demoted primary goes on serving clean, stale reads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from txstate._docs import Record
 from txstate._effects import ReplyError
@@ -19,7 +19,7 @@ from txstate._engine.reads import Stale, read_of
 from txstate._engine.readset import FlaggedBatch, ReadSet
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     from txstate._effects import Command
     from txstate._engine.session import Session
@@ -28,19 +28,36 @@ if TYPE_CHECKING:
 Wanted: TypeAlias = "Mapping[str, Sequence[str] | None]"
 
 
+class Spare(NamedTuple):
+    """A document that was read before the function asked for it.
+
+    It is handed out to who asks for the same of it, and to nobody else: what a partial document shows must not
+    depend on what was fetched on suspicion.
+    """
+
+    fields: Sequence[str] | None
+    record: Record
+
+    def suits(self, fields: Sequence[str] | None) -> bool:
+        """Whether this is what is asked for."""
+        if fields is None or self.fields is None:
+            return fields is self.fields
+        return list(fields) == list(self.fields)
+
+
 class Armed:
     """A snapshot on a socket that watches it.
 
     Attributes:
         signature: the first thing that the transaction asked for; who asks for the same gets it.
         read_set: what was read, and is watched.
-        records: the documents, as read.
+        spares: the documents, as read.
     """
 
-    __slots__ = ("read_set", "records", "signature")
+    __slots__ = ("read_set", "signature", "spares")
 
-    def __init__(self, signature: Hashable, read_set: ReadSet, records: Mapping[str, Record]) -> None:
-        self.signature, self.read_set, self.records = signature, read_set, records
+    def __init__(self, signature: Hashable, read_set: ReadSet, spares: Mapping[str, Spare]) -> None:
+        self.signature, self.read_set, self.spares = signature, read_set, spares
 
 
 class Tail:
@@ -55,10 +72,10 @@ class Tail:
 
     def __init__(self, settings: Settings, session: Session, signature: Hashable, wanted: Wanted) -> None:
         self._session, self._signature, self._read_set = session, signature, ReadSet()
-        self._records = [Record(key, _NOBODY) for key in wanted]
+        self._spares = {key: Spare(fields, Record(key, NOBODY)) for key, fields in wanted.items()}
         reads = [
-            read_of(record, settings.redis_key(record.key), record.missing(wanted[record.key]))
-            for record in self._records
+            read_of(record, settings.redis_key(key), record.missing(fields))
+            for key, (fields, record) in self._spares.items()
         ]
         self._batch = FlaggedBatch(self._read_set, session, reads, settings, after_exec=True)
         self.commands: Sequence[Command] = self._batch.commands
@@ -70,9 +87,7 @@ class Tail:
         except (Stale, ReplyError):
             return
         if not unreadable and not self._batch.asks_for_field_ttls(replies):
-            self._session.armed = Armed(
-                self._signature, self._read_set, {record.key: record for record in self._records}
-            )
+            self._session.armed = Armed(self._signature, self._read_set, self._spares)
 
 
 def signature_of(settings: Settings, wanted: Wanted) -> Hashable:
@@ -83,13 +98,11 @@ def signature_of(settings: Settings, wanted: Wanted) -> Hashable:
     )
 
 
-def as_read(records: Iterable[Record]) -> dict[str, Record]:
-    """The same documents without what a function did to them."""
-    fresh: dict[str, Record] = {}
-    for record in records:
-        again = fresh[record.key] = Record(record.key, _NOBODY)
-        again.load(exists=record.existed, fields=record.raw(), whole=record.whole)
-    return fresh
+def as_read(record: Record) -> Record:
+    """The same document without what a function did to it."""
+    again = Record(record.key, NOBODY)
+    again.load(exists=record.existed, fields=record.raw(), whole=record.whole)
+    return again
 
 
 class _Nobody:
@@ -104,4 +117,4 @@ class _Nobody:
         raise AssertionError("an armed record is written before an attempt took it over")
 
 
-_NOBODY = _Nobody()
+NOBODY: Final = _Nobody()

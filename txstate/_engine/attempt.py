@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from txstate._docs import Doc, Record
 from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
-from txstate._engine.armed import Armed, Tail, Wanted, as_read, signature_of
+from txstate._engine.armed import Armed, Spare, Tail, Wanted, as_read, signature_of
 from txstate._engine.outcome import Conflict, GiveWay, Outage, failure, refusal
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
@@ -88,6 +88,7 @@ class Attempt:
         self.callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.documents: dict[str, Doc] = {}
         self.records: dict[str, Record] = {}
+        self._spares: dict[str, Spare] = {}
         self.claim, self.gives_way = claim, gives_way
         self.read_set = ReadSet()
         self.read_set.claim = claim
@@ -142,7 +143,7 @@ class Attempt:
     def local(self, key: str, fields: Sequence[str] | None) -> Doc | None:
         """The document, if what is wanted of it is here already."""
         self.check_write()
-        record = self.records.get(key)
+        record = self._record(key, fields)
         if record is None or record.missing(fields) != ():
             return None
         self._asked.setdefault(key, fields)
@@ -163,6 +164,11 @@ class Attempt:
         """
         yield from self._guarded(self._read(wanted, prefetch=prefetch), tuple(wanted))
 
+    def record_of(self, key: str) -> Record | None:
+        """What was read of a document, whether or not the function has asked for it."""
+        spare = self._spares.get(key)
+        return self.records.get(key) if spare is None else spare.record
+
     def prove(self) -> Steps[None]:
         """Validate what an armed socket had read before this call began, unless something has since.
 
@@ -170,7 +176,7 @@ class Attempt:
             Condemned: it no longer holds.
         """
         if self.read_set.unproven:
-            yield from self._guarded(self._fetch([], prefetch=True), tuple(self.read_set.present))
+            yield from self._guarded(self._fetch([], wanted={}, prefetch=True), tuple(self.read_set.present))
 
     def rearm(self) -> None:
         """Leave the socket armed with what was read and not changed, if that pays."""
@@ -179,7 +185,12 @@ class Attempt:
             return
         if not self._ttls and not self._widened and not self.read_set.volatile() and channel.session.flags:
             self.read_set.unproven = True
-            channel.session.armed = Armed(self.signature, self.read_set, as_read(self.records.values()))
+            spares = {
+                key: Spare(fields, as_read(self.records[key]))
+                for key, fields in self._asked.items()
+                if key in self.records
+            }
+            channel.session.armed = Armed(self.signature, self.read_set, spares)
 
     def tail(self) -> Tail | None:
         """What to send behind EXEC, if arming the socket pays."""
@@ -193,7 +204,7 @@ class Attempt:
         self.check_write()
         if key not in self._ttls:
             read = TTLRead(key, self.settings.redis_key(key))
-            yield from self._guarded(self._fetch([read], prefetch=False), (key,))
+            yield from self._guarded(self._fetch([read], wanted={}, prefetch=False), (key,))
             self._ttls[key] = read
         left = self._ttls[key].left
         if key in self.records:
@@ -320,10 +331,7 @@ class Attempt:
         if not channel.quiet():
             channel.drop()
         elif armed.signature == self.signature and self.claim is None and not armed.read_set.claimed:
-            self.read_set, self.records = armed.read_set, dict(armed.records)
-            for key, record in self.records.items():
-                record.guard = self
-                self.documents[key] = Doc(record)
+            self.read_set, self._spares = armed.read_set, dict(armed.spares)
 
     def _read(self, wanted: Wanted, *, prefetch: bool) -> Steps[None]:
         # Names first: one that can't be used is refused before anything is sent.
@@ -334,7 +342,9 @@ class Attempt:
             yield from self._begin(wanted)
         reads: list[Read] = []
         for key, fields in wanted.items():
-            record = self.records.get(key) or Record(key, self)
+            if prefetch and key in self._spares and self._spares[key].suits(fields):
+                continue
+            record = self._record(key, fields) or Record(key, self)
             names = record.missing(fields)
             if names != ():
                 reads.append(read_of(record, hashes[key], names))
@@ -343,9 +353,25 @@ class Attempt:
                 # The first request only: a retry must show no more of a partial document than this attempt does.
                 self._asked.setdefault(key, fields)
         if reads:
-            yield from self._fetch(reads, prefetch=prefetch)
+            yield from self._fetch(reads, wanted=wanted, prefetch=prefetch)
 
-    def _fetch(self, reads: Sequence[Read], *, prefetch: bool) -> Steps[None]:
+    def _record(self, key: str, fields: Sequence[str] | None) -> Record | None:
+        """The document's record, if the function has asked for it or finds it ready."""
+        record = self.records.get(key)
+        if record is None and key in self._spares:
+            spare = self._spares.pop(key)
+            if spare.suits(fields):
+                record = spare.record
+                self._adopt(record)
+        return record
+
+    def _adopt(self, record: Record) -> None:
+        if record.key not in self.records:
+            record.guard = self
+            self.records[record.key] = record
+            self.documents[record.key] = Doc(record)
+
+    def _fetch(self, reads: Sequence[Read], *, wanted: Wanted, prefetch: bool) -> Steps[None]:
         if self.channel is None:
             yield from self._begin({})
         assert self.channel is not None  # noqa: S101 - begun
@@ -360,9 +386,10 @@ class Attempt:
             if asks:
                 yield from self._extend(asks)
         for read in fetched:
-            if read.key not in self.records:
-                self.records[read.key] = read.record
-                self.documents[read.key] = Doc(read.record)
+            if prefetch:
+                self._spares[read.key] = Spare(wanted[read.key], read.record)
+            else:
+                self._adopt(read.record)
         if unreadable and not prefetch:
             yield from self._explain(*next(iter(unreadable.items())))
 

@@ -243,9 +243,12 @@ def _writes(attempt: Attempt, changes: Mapping[Record, Changes], number: bytes) 
 
 
 def _applied_in_part(replies: Sequence[object]) -> CommitUnknown:
+    answers = [answer for reply in replies for answer in (reply if isinstance(reply, list) else [reply])]
+    errors = ", ".join(str(answer) for answer in answers if isinstance(answer, ReplyError)) or repr(
+        answers[-1]
+    )
     return CommitUnknown(
-        "the server executed only a part of the transaction, or not as one "
-        f"({', '.join(str(reply) for reply in replies if isinstance(reply, ReplyError))}): were this user's rights "
+        f"the server executed only a part of the transaction, or not as one ({errors}): were this user's rights "
         "changed while it was connected? Look at the documents; it was not, and will not be, tried again",
         token=None,
         known=Resolution.UNKNOWN,

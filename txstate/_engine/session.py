@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from txstate._effects import Connect, ReplyError, Send
-from txstate._engine.outcome import passing, refusal
+from txstate._engine.outcome import because, passing, refusal
 from txstate.errors import ServerRefused
 
 if TYPE_CHECKING:
@@ -126,12 +126,13 @@ def _proof(token: bytes) -> list[Command]:
 def _judge(session: Session, replies: Sequence[object], reserved: str) -> None:
     multi, execute, watch, unwatch, info, field_ttl, keyspace, role, hello = replies
     for reply in replies:
-        if isinstance(reply, ReplyError) and passing(reply):
-            raise reply
+        if isinstance(reply, ReplyError) and passing(because(reply)):
+            raise because(reply)
     for reply in (multi, execute, watch, unwatch):
         if isinstance(reply, ReplyError):
             raise refusal(
-                reply, f"proving that MULTI, EXEC, WATCH and UNWATCH are allowed, on keys {reserved!r}*"
+                because(reply),
+                f"proving that MULTI, EXEC, WATCH and UNWATCH are allowed, on keys {reserved!r}*",
             )
     if execute != []:
         raise ServerRefused(

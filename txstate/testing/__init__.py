@@ -1,6 +1,7 @@
 """What txstate is tested with, for testing what is built on it.
 
 `FaultProxy` stands between clients and a server and breaks connections at a chosen command or byte.
+`check_history` tells whether a history of concurrent transactions was strictly serializable.
 `explore` runs transactions in every order of their round trips, with faults in between; `replay` plays one again.
 """
 
@@ -24,6 +25,17 @@ from txstate.testing._resp import ReplyError
 from txstate.testing._rules import Held, Rule
 from txstate.testing._schedule import Schedule, ScheduleDiverged
 from txstate.testing.explorer import FAULTS, explore, replay, schedules
+from txstate.testing.history import (
+    Cycle,
+    Edge,
+    Evidence,
+    Finding,
+    Illegal,
+    Ok,
+    Unknown,
+    Verdict,
+    check_history,
+)
 from txstate.testing.proxy import FaultProxy
 
 __all__ = [
@@ -33,16 +45,22 @@ __all__ = [
     "Cut",
     "CutReply",
     "CutRequest",
+    "Cycle",
     "Delay",
     "DropReply",
     "DropRequest",
+    "Edge",
     "Event",
+    "Evidence",
     "FaultProxy",
+    "Finding",
     "Held",
     "HoldReply",
     "HoldRequest",
+    "Illegal",
     "InvariantViolated",
     "Late",
+    "Ok",
     "Outcome",
     "RandomCuts",
     "ReplyError",
@@ -50,7 +68,10 @@ __all__ = [
     "Rule",
     "Schedule",
     "ScheduleDiverged",
+    "Unknown",
+    "Verdict",
     "Violation",
+    "check_history",
     "explore",
     "replay",
     "schedules",

@@ -1,0 +1,338 @@
+"""Armed sockets and claims (design 4.6, 4.7), driven by a script."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import tenacity
+from support.scripted import DIRTY, QUEUED, Wire, error, lost
+
+from txstate._effects import Lost
+from txstate.errors import CommitUnknown, FieldNotLoaded, ServerRefused
+from txstate.resolution import Resolution
+from txstate.retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from txstate._effects import Command
+    from txstate.tx import Tx
+
+TOKEN = b"__txstate__:token:id1"
+
+
+def names(batch: Sequence[Command]) -> list[str]:
+    return [str(command[0]) for command in batch]
+
+
+def armed(**documents: dict[str, int | bytes]) -> Wire:
+    """A wire on which every socket is armed that can be."""
+    wire = Wire(documents or {"a": {"n": 1}})
+    wire.arms = True
+    return wire
+
+
+def add_one(tx: Tx) -> int:
+    doc = tx.get("a")
+    doc["n"] += 1
+    return int(doc["n"])
+
+
+def read_one(tx: Tx) -> int:
+    return int(tx.get("a")["n"])
+
+
+# Armed sockets
+
+
+def test_a_repeated_transaction_is_one_round_trip() -> None:
+    wire = armed()
+    assert [wire.transact(add_one) for _ in range(3)] == [2, 3, 4]
+    assert wire.kinds() == ["read", "commit", "commit", "commit"]
+    for commit in wire.batches("commit"):
+        tail = commit[names(commit).index("EXEC") + 1 :]
+        assert tail[0] == ("WATCH", TOKEN, b"a")
+        assert tail[1] == ("HGETALL", b"a")
+        assert names(tail)[-2:] == ["EXISTS", "CLIENT"]
+    wire.assert_settled()
+
+
+def test_a_conflict_brings_the_fresh_values_with_it() -> None:
+    wire = armed()
+    wire.next("commit", {"EXEC": None})
+    runs: list[int] = []
+
+    def counted(tx: Tx) -> int:
+        runs.append(tx.attempt)
+        return add_one(tx)
+
+    assert wire.transact(counted) == 2
+    assert runs == [1, 2]
+    assert wire.kinds() == ["read", "commit", "commit"]
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [{"CLIENT": DIRTY}, {"EXISTS": 1}, {"HGETALL": error("NOPERM no")}, {"HGETALL": error("WRONGTYPE x")}],
+    ids=["dirty", "expired", "refused", "another type"],
+)
+def test_a_tail_that_is_not_clean_arms_nothing(tail: dict[str, object]) -> None:
+    wire = armed()
+    wire.next("commit", tail)
+    assert wire.transact(add_one) == 2
+    assert wire.transact(add_one) == 3
+    assert wire.kinds() == ["read", "commit", "read", "commit"]
+    assert names(wire.batches("read")[1])[0] == "UNWATCH", "the tail's watches are lifted"
+
+
+@pytest.mark.parametrize("answer", [error("EXECABORT because of: OOM x"), [error("OOM"), 1]])
+def test_an_exec_that_failed_arms_nothing(answer: object) -> None:
+    wire = armed()
+    wire.next("commit", {"EXEC": answer})
+    with pytest.raises((ServerRefused, CommitUnknown), match="OOM"):
+        wire.transact(add_one)
+    assert not wire.channels[0].connected
+    wire.assert_settled()
+
+
+def test_the_tail_s_loss_leaves_no_doubt_about_the_commit() -> None:
+    wire = armed()
+    wire.next("commit", lost(b"OK", QUEUED, QUEUED, [b"OK", 1], b"OK"))
+    assert wire.transact(add_one) == 2
+    assert wire.kinds() == ["read", "commit"]
+    assert wire.settings.counters.stats().in_doubt == 0
+    wire.assert_settled()
+
+
+def test_an_interruption_in_the_tail_leaves_no_doubt_about_the_commit_either() -> None:
+    wire = armed()
+    replies = [b"OK", QUEUED, QUEUED, [b"OK", 1], b"OK"]
+    wire.next("commit", Lost(replies, sent=True, cause=KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt) as raised:
+        wire.transact(add_one)
+    assert isinstance(raised.value.__cause__, CommitUnknown)
+    assert raised.value.__cause__.known is Resolution.COMMITTED
+    assert wire.kinds() == ["read", "commit"]
+    wire.assert_settled()
+
+
+def test_a_loss_before_the_reply_to_exec_is_in_doubt_whatever_follows_it() -> None:
+    wire = armed()
+    wire.next("commit", lost(b"OK", QUEUED, QUEUED))
+    wire.next("ask", [1, b"1"])
+    assert wire.transact(add_one) == 2
+    assert wire.kinds() == ["read", "commit", "ask"]
+
+
+def test_an_armed_read_is_proved_before_it_leaves() -> None:
+    wire = armed()
+    assert wire.transact(read_one) == 1
+    assert wire.transact(read_one) == 1
+    assert wire.kinds() == ["read", "read"]
+    proof = wire.batches("read")[1]
+    assert names(proof) == ["ROLE", "EXISTS", "CLIENT"]
+
+
+@pytest.mark.parametrize(
+    "stale", [{"CLIENT": DIRTY}, {"EXISTS": 1}, {"ROLE": [b"slave", b"host", 1, b"connected", 1]}]
+)
+def test_a_stale_armed_read_is_run_again(stale: dict[str, object]) -> None:
+    wire = armed()
+    wire.transact(read_one)
+    wire.hashes[b"a"][b"n"] = b"5"
+    wire.next("read", stale)
+    assert wire.transact(read_one) == 5
+    wire.assert_settled()
+
+
+def test_what_a_function_raises_over_a_stale_armed_snapshot_is_discarded() -> None:
+    wire = armed()
+    wire.transact(add_one)
+    wire.hashes[b"a"][b"n"] = b"5"
+    wire.next("read", {"CLIENT": DIRTY})
+
+    def fussy(tx: Tx) -> int:
+        if tx.get("a")["n"] != 5:
+            raise ValueError("torn")
+        return 5
+
+    assert wire.transact(fussy) == 5
+
+
+def test_what_a_function_raises_over_a_current_snapshot_comes_out() -> None:
+    wire = armed()
+    wire.transact(add_one)
+
+    def fail(tx: Tx) -> None:
+        raise ValueError(read_one(tx))
+
+    with pytest.raises(ValueError, match=r"^2$"):
+        wire.transact(fail)
+    assert wire.kinds()[-1] == "read"
+
+
+def test_a_function_that_raises_leaves_nothing_of_its_writes_in_the_armed_snapshot() -> None:
+    wire = armed()
+
+    def fail(tx: Tx) -> None:
+        tx.get("a")["n"] = 99
+        raise ValueError("mine")
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="mine"):
+            wire.transact(fail)
+    assert wire.transact(read_one) == 1
+    assert wire.transact(add_one) == 2
+
+
+def test_nested_values_of_an_armed_snapshot_are_not_shared_between_transactions() -> None:
+    wire = armed(a={"list": b"[1]"})
+
+    def look(tx: Tx, *, spoil: bool) -> list[int]:
+        found: list[int] = tx.get("a")["list"]
+        if spoil:
+            found.append(2)
+            raise ValueError("mine")
+        return list(found)
+
+    assert wire.transact(lambda tx: look(tx, spoil=False)) == [1]
+    with pytest.raises(ValueError, match="mine"):
+        wire.transact(lambda tx: look(tx, spoil=True))
+    assert wire.transact(lambda tx: look(tx, spoil=False)) == [1]
+
+
+@pytest.mark.parametrize("order", ["pwp", "wp", "wwp", "wpp"])
+def test_a_partial_document_shows_the_same_whatever_the_socket_was_armed_with(order: str) -> None:
+    """Another function began with the same read, then read all of a document of which this one wants a field."""
+    wire = armed(a={"n": 1}, b={"n": 1, "m": 2})
+
+    def whole(tx: Tx) -> None:
+        tx.get("a")
+        tx.get("b")
+
+    def partial(tx: Tx) -> object:
+        tx.get("a")
+        doc = tx.get("b", fields=["n"])
+        with pytest.raises(FieldNotLoaded):
+            doc["m"]
+        return doc.to_dict()
+
+    for kind in order:
+        assert wire.transact(partial if kind == "p" else whole) == ({"n": 1} if kind == "p" else None)
+
+
+def test_without_flags_nothing_is_armed() -> None:
+    wire = armed()
+    wire.next("proof", {"CLIENT": error("NOPERM client|info")})
+    assert [wire.transact(add_one) for _ in range(2)] == [2, 3]
+    assert wire.kinds() == ["read", "commit", "read", "commit"]
+    assert names(wire.batches("commit")[0])[-1] == "EXEC"
+
+
+def test_a_transaction_that_begins_otherwise_is_not_given_the_armed_snapshot() -> None:
+    wire = armed(a={"n": 1}, b={"n": 2})
+    wire.transact(add_one)
+    assert wire.transact(lambda tx: tx.get("b")["n"]) == 2
+    batch = wire.batches("read")[1]
+    assert batch[:2] == [("UNWATCH",), ("WATCH", TOKEN, b"b")]
+
+
+def test_views_with_another_namespace_are_not_given_it_either() -> None:
+    wire = armed()
+    wire.transact(add_one)
+    view = replace(wire.settings, namespace="other:")
+    assert not wire.transact(lambda tx: tx.get("a").exists, settings=view)
+
+
+# Claims
+
+
+def contended(conflicts: int) -> Wire:
+    wire = Wire(a={"n": 1}, b={"n": 1})
+    wire.settings = replace(wire.settings, retry=Retry(wait=tenacity.wait_none()))
+    wire.next("commit", *[{"EXEC": None}] * conflicts)
+    return wire
+
+
+def claims_of(wire: Wire) -> list[list[Command]]:
+    """What each batch of reads claims."""
+    return [
+        [command for command in batch if command[0] == "SET" and b":claim:" in bytes(command[1])]  # type: ignore[arg-type]  # a key's name is bytes
+        for batch in wire.batches("read")
+    ]
+
+
+def test_the_first_conflict_claims_nothing_and_later_ones_do() -> None:
+    wire = contended(3)
+    assert wire.transact(add_one) == 2
+    assert [len(claims) for claims in claims_of(wire)] == [0, 0, 1, 1]
+    ((_, name, holder, *options),) = claims_of(wire)[2]
+    assert name == b"__txstate__:claim:a"
+    assert options[:2] == ["NX", "PX"]
+    assert holder == claims_of(wire)[3][0][2], "a call claims under one name"
+
+
+def test_a_winner_takes_its_claim_back_with_its_commit() -> None:
+    wire = contended(2)
+    wire.transact(add_one)
+    assert ("DEL", b"__txstate__:claim:a") in wire.batches("commit")[-1]
+    assert b"__txstate__:claim:a" not in wire.strings
+
+
+def test_several_keys_are_claimed_in_their_order() -> None:
+    wire = contended(2)
+
+    def change(tx: Tx) -> None:
+        b, a = tx.get_many(["b", "a"])
+        b["n"] += a["n"]
+
+    wire.transact(change)
+    assert [command[1] for command in claims_of(wire)[2]] == [b"__txstate__:claim:a", b"__txstate__:claim:b"]
+
+
+def test_who_sees_another_s_claim_gives_way_a_bounded_number_of_times() -> None:
+    wire = contended(0)
+    wire.strings[b"__txstate__:claim:a"] = b"another"
+    runs: list[int] = []
+
+    def counted(tx: Tx) -> int:
+        runs.append(tx.attempt)
+        return add_one(tx)
+
+    assert wire.transact(counted) == 2
+    assert len(wire.slept()) == wire.settings.patience
+    assert set(runs) == {1}, "giving way is no attempt"
+    assert wire.strings[b"__txstate__:claim:a"] == b"another"
+    assert wire.settings.counters.stats().conflicts == 0
+    wire.assert_settled()
+
+
+def test_who_gives_way_gives_up_its_turn_only_until_the_claim_is_gone() -> None:
+    wire = contended(0)
+    wire.next("read", {"MGET": [b"another"]})
+    assert wire.transact(add_one) == 2
+    assert len(wire.slept()) == 1
+
+
+def test_claims_that_are_refused_do_not_matter() -> None:
+    wire = contended(3)
+    refused: dict[str, object] = {"MGET": error("NOPERM no")}
+    wire.next("read", *[refused] * 4)
+    assert wire.transact(add_one) == 2
+
+
+def test_a_claim_does_not_replace_the_watch() -> None:
+    wire = contended(2)
+    wire.transact(add_one)
+    for batch in wire.batches("read"):
+        assert ("WATCH", TOKEN, b"a") in batch
+
+
+def test_a_refusal_of_the_commit_is_final_with_a_claim_too() -> None:
+    wire = contended(2)
+    wire.next("commit", [b"OK", QUEUED, QUEUED, QUEUED, error("EXECABORT because of: OOM x")])
+    with pytest.raises(ServerRefused):
+        wire.transact(add_one)
+    wire.assert_settled()
