@@ -289,7 +289,7 @@ def test_doctor_on_a_primary_and_its_replica(start_server: StartServer) -> None:
 
 def test_doctor_sees_what_a_user_may_not_do(valkey9: ServerHandle) -> None:
     with redis.Redis.from_url(valkey9.url) as client:
-        client.execute_command("ACL SETUSER limited on >secret ~app:* +@all -multi -info")
+        client.execute_command("ACL SETUSER limited reset on >secret ~app:* +@all -multi -info")
         try:
             url = valkey9.url.replace("redis://", "redis://limited:secret@")
             done = run("doctor", url, "--namespace", "app:", "--json")

@@ -10,6 +10,7 @@ import dis
 import json
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,11 +84,20 @@ def interrupted(at: int, call: Callable[[], object]) -> tuple[str, BaseException
         sys.settrace(interrupter.trace)
         call()
     except KeyboardInterrupt as interruption:
+        let_go(interruption)
         return interrupter.place, interruption
     finally:
         sys.settrace(tracer)
         sys.setprofile(None)
     return interrupter.place, None
+
+
+def let_go(error: BaseException | None) -> None:
+    """Forget the frames that an exception holds: a place of the pool that was lost in one is free again after that."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
+        error = error.__context__
 
 
 @pytest.mark.parametrize("server", ["valkey9"], indirect=True)

@@ -32,6 +32,17 @@ rights = pytest.mark.parametrize("rights", ["+@all", "-client"])  # without CLIE
 lengths = pytest.mark.parametrize("seconds", [3.0, pytest.param(60.0, marks=pytest.mark.soak)])
 
 
+torn: Final[list[tuple[object, object]]] = []
+"""What functions have seen that was never true, also in attempts that were discarded afterwards."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_torn() -> Iterator[None]:
+    torn.clear()
+    yield
+    assert torn == []
+
+
 class Functions:
     """Transactions over the pair, in different ways. Each fails if what it sees was never true.
 
@@ -177,7 +188,7 @@ def test_a_document_that_expired_unnoticed_is_not_seen_together_with_what_came_l
 
     async def body(tx: AsyncTx, number: int) -> None:
         there = (await tx.get(f"brief{number}")).exists
-        if there:
+        if tx.attempt == 1:
             time.sleep(0.022)  # noqa: ASYNC251 - the event loop has nothing else to do
             admin.hset(f"later{number}", "n", "1")
         seen.append((there, (await tx.get(f"later{number}")).exists))
@@ -187,7 +198,7 @@ def test_a_document_that_expired_unnoticed_is_not_seen_together_with_what_came_l
             admin.hset(f"brief{number}", "n", "1")
             admin.pexpire(f"brief{number}", 20)
             twin.run(body, number)
-        assert twin.stats.conflicts >= 5
+        assert twin.stats.conflicts >= 1
     assert seen == [(False, True)] * 10
 
 
@@ -205,7 +216,7 @@ def test_what_was_committed_before_a_call_is_seen_by_it(kind: str, server: Serve
 
     async def insist(tx: AsyncTx, wanted: int) -> None:
         for doc in await tx.get_many(KEYS):
-            compare(doc["n"], wanted)
+            assert doc["n"] == wanted
 
     with client_of(server.unix_url) as admin, open_twin(kind, url_of(server, rights)) as twin:
         for number in range(10, 300, 10):
@@ -261,7 +272,9 @@ def change_before_each_command(
 
 
 def compare(first: object, second: object) -> None:
-    assert first == second, "a function has seen two moments at once"
+    if first != second:
+        torn.append((first, second))
+        raise AssertionError("a function has seen two moments at once")
 
 
 def compare_snapshots(twin: Twin) -> None:

@@ -10,7 +10,7 @@ import tenacity
 from support.scripted import DIRTY, QUEUED, Wire, error, lost
 
 from txstate._effects import Lost
-from txstate.errors import CommitUnknown, FieldNotLoaded, ServerRefused
+from txstate.errors import CommitUnknown, FieldNotLoaded, ServerRefused, WrongType
 from txstate.resolution import Resolution
 from txstate.retry import Retry
 
@@ -335,4 +335,28 @@ def test_a_refusal_of_the_commit_is_final_with_a_claim_too() -> None:
     wire.next("commit", [b"OK", QUEUED, QUEUED, QUEUED, error("EXECABORT because of: OOM x")])
     with pytest.raises(ServerRefused):
         wire.transact(add_one)
+    wire.assert_settled()
+
+
+@pytest.mark.parametrize("caught", [False, True])
+def test_a_document_that_cannot_be_read_does_not_disturb_the_arming(*, caught: bool) -> None:
+    """It is watched, but there is nothing of it to hand on."""
+    wire = armed()
+    wrong: dict[str, object] = {"HGETALL": error("WRONGTYPE Operation against a key"), "EXISTS": 2}
+
+    def look(tx: Tx) -> int:
+        if not caught:
+            tx.get("b")
+        with pytest.raises(WrongType):
+            tx.get("b")
+        return 5
+
+    for _ in range(3):
+        wire.next("read", wrong)
+        wire.next("type", [b"list"])
+        if caught:
+            assert wire.transact(look) == 5
+        else:
+            with pytest.raises(WrongType):
+                wire.transact(look)
     wire.assert_settled()

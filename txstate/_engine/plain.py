@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from txstate._docs import Record
 from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, Sleep, Unreachable
 from txstate._engine.outcome import passing, refusal
-from txstate._engine.pursuit import unavailable
+from txstate._engine.pursuit import telling, unavailable
 from txstate._engine.reads import TTLRead, read_of
 from txstate._engine.resolve import Evidence, Finding, resolve
 from txstate._engine.session import connect, require_primary, role_of
@@ -170,6 +170,7 @@ def _repeated(settings: Settings, once: Callable[[Channel, float], Steps[T]]) ->
     pacing: Pacing | None = None
     channel: Channel | None = None
     attempts = 0
+    cause: Exception | None = None
     try:
         while True:
             attempts += 1
@@ -189,8 +190,9 @@ def _repeated(settings: Settings, once: Callable[[Channel, float], Steps[T]]) ->
                 settings.counters.add(disruptions=1)
                 pacing = pacing or Pacing(settings.retry, started, settings.clock)
                 pause = pacing.after_outage(error, deadline - settings.clock())
+                cause = telling(error, cause)
                 if pause is None or isinstance(error, Exhausted):
-                    raise unavailable(error, attempts, settings.clock() - started) from error
+                    raise unavailable(cause, attempts, settings.clock() - started) from cause
                 if pause > 0:
                     yield Sleep(pause)
     finally:

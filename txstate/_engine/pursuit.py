@@ -149,19 +149,24 @@ class Pursuit:
         self._settings.emit(events.Disrupted(attempt=attempt.number, cause=outage.cause))
         logger.debug("attempt %d was disrupted: %s", attempt.number, outage.cause)
         pause = pacing.after_outage(outage.cause, self.deadline - self._settings.clock())
+        self._outage = telling(outage.cause, self._outage)
         if pause is not None and not isinstance(outage.cause, Exhausted):
-            self._outage = outage.cause
             return pause
         if self._conflicts or self._conflicted:
             raise self._conflict(attempt) from outage.cause
-        cause = self._outage if self._outage and isinstance(outage.cause, TooLate) else outage.cause
-        raise unavailable(cause, attempt.number, self._elapsed) from cause
+        raise unavailable(self._outage, attempt.number, self._elapsed) from self._outage
 
     def _conflict(self, attempt: Attempt) -> ConflictError:
         if self._conflicted is not None:
             self._report(list(self._conflicted[1]), self._conflicted[0])
             self._conflicted = None
         return ConflictError(attempt.number, self._elapsed, self._conflicts)
+
+
+def telling(last: Exception, before: Exception | None) -> Exception:
+    """The failure that tells more: just before the deadline everything looks like a time-out."""
+    timed_out = isinstance(last, TooLate) or isinstance(getattr(last, "cause", last.__cause__), TimeoutError)
+    return before if timed_out and before is not None else last
 
 
 def unavailable(cause: BaseException, attempts: int, elapsed: float) -> StoreUnavailable:
