@@ -10,9 +10,10 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING, Any
 
-from txstate._docs import Doc, Record
+from txstate._docs import Record
 from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
-from txstate._engine.armed import Armed, Spare, Tail, Wanted, as_read, signature_of
+from txstate._engine.armed import Armed, Spare, Tail, Wanted, signature_of
+from txstate._engine.documents import Documents
 from txstate._engine.outcome import Conflict, GiveWay, Outage, failure, refusal
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
@@ -22,6 +23,7 @@ from txstate.errors import UsageError, WrongType
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
+    from txstate._docs import Doc
     from txstate._effects import Channel, Command, Steps
     from txstate._engine.claims import Claim
     from txstate._engine.resolve import Evidence, Finding
@@ -59,8 +61,7 @@ class Attempt:
     Attributes:
         verdict: why it was condemned.
         callbacks: what to call once it has committed.
-        documents: those read, by key.
-        records: what is known of them.
+        documents: what was read, and what the function asked for.
         doubt: what a commit that was sent can be resolved by; None while none was sent, or it had no effect.
         finding: what became of it, once that has been looked for.
         written: the keys that the commit wrote.
@@ -86,9 +87,7 @@ class Attempt:
         self.state = State.RUNNING
         self.verdict: Conflict | GiveWay | Outage | None = None
         self.callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-        self.documents: dict[str, Doc] = {}
-        self.records: dict[str, Record] = {}
-        self._spares: dict[str, Spare] = {}
+        self.documents = Documents(self)
         self.claim, self.gives_way = claim, gives_way
         self.read_set = ReadSet()
         self.read_set.claim = claim
@@ -96,10 +95,8 @@ class Attempt:
         self.finding: Finding | None = None
         self.written: tuple[str, ...] = ()
         self.in_part: CommitUnknown | None = None
-        self._asked: dict[str, Sequence[str] | None] = {}
         self._ttls: dict[str, TTLRead] = {}
         self._session: Session | None = None
-        self._widened = False
         self._busy = False
 
     @property
@@ -126,7 +123,13 @@ class Attempt:
         Args:
             before: what this one fetched for the same reason. If the function did not come to its end, it counts still.
         """
-        return {**before, **self._asked} if self.state is State.CONDEMNED else self._asked
+        asked = self.documents.asked
+        return {**before, **asked} if self.state is State.CONDEMNED else asked
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """The documents that the function has asked for."""
+        return self.documents.records
 
     # What the user's side calls.
 
@@ -143,11 +146,7 @@ class Attempt:
     def local(self, key: str, fields: Sequence[str] | None) -> Doc | None:
         """The document, if what is wanted of it is here already."""
         self.check_write()
-        record = self._record(key, fields)
-        if record is None or record.missing(fields) != ():
-            return None
-        self._asked.setdefault(key, fields)
-        return self.documents[key]
+        return self.documents.local(key, fields)
 
     def read(self, wanted: Wanted, *, prefetch: bool = False) -> Steps[None]:
         """Fetch what is not here yet, in one round trip.
@@ -164,11 +163,6 @@ class Attempt:
         """
         yield from self._guarded(self._read(wanted, prefetch=prefetch), tuple(wanted))
 
-    def record_of(self, key: str) -> Record | None:
-        """What was read of a document, whether or not the function has asked for it."""
-        spare = self._spares.get(key)
-        return self.records.get(key) if spare is None else spare.record
-
     def prove(self) -> Steps[None]:
         """Validate what an armed socket had read before this call began, unless something has since.
 
@@ -183,21 +177,17 @@ class Attempt:
         channel = self.channel
         if channel is None or channel.session is None or not channel.hot or self.read_set.unproven:
             return
-        if not self._ttls and not self._widened and not self.read_set.volatile() and channel.session.flags:
+        plain = not self._ttls and not self.documents.widened and not self.read_set.volatile()
+        if plain and channel.session.flags:
             self.read_set.unproven = True
-            spares = {
-                key: Spare(fields, as_read(self.records[key]))
-                for key, fields in self._asked.items()
-                if key in self.records
-            }
-            channel.session.armed = Armed(self.signature, self.read_set, spares)
+            channel.session.armed = Armed(self.signature, self.read_set, self.documents.as_read())
 
     def tail(self) -> Tail | None:
         """What to send behind EXEC, if arming the socket pays."""
         channel = self.channel
         if channel is None or not channel.hot or not self.session.flags or self.read_set.volatile():
             return None
-        return Tail(self.settings, self.session, self.signature, self._asked)
+        return Tail(self.settings, self.session, self.signature, self.documents.asked)
 
     def ttl(self, key: str) -> Steps[float | None]:
         """Seconds until the document expires, own writes included; None: it doesn't."""
@@ -331,7 +321,7 @@ class Attempt:
         if not channel.quiet():
             channel.drop()
         elif armed.signature == self.signature and self.claim is None and not armed.read_set.claimed:
-            self.read_set, self._spares = armed.read_set, dict(armed.spares)
+            self.read_set, self.documents.spares = armed.read_set, dict(armed.spares)
 
     def _read(self, wanted: Wanted, *, prefetch: bool) -> Steps[None]:
         # Names first: one that can't be used is refused before anything is sent.
@@ -342,34 +332,11 @@ class Attempt:
             yield from self._begin(wanted)
         reads: list[Read] = []
         for key, fields in wanted.items():
-            if prefetch and key in self._spares and self._spares[key].suits(fields):
-                continue
-            record = self._record(key, fields) or Record(key, self)
-            names = record.missing(fields)
+            record, names = (self.documents.suspect if prefetch else self.documents.ask)(key, fields)
             if names != ():
                 reads.append(read_of(record, hashes[key], names))
-                self._widened |= key in self.records
-            if not prefetch:
-                # The first request only: a retry must show no more of a partial document than this attempt does.
-                self._asked.setdefault(key, fields)
         if reads:
             yield from self._fetch(reads, wanted=wanted, prefetch=prefetch)
-
-    def _record(self, key: str, fields: Sequence[str] | None) -> Record | None:
-        """The document's record, if the function has asked for it or finds it ready."""
-        record = self.records.get(key)
-        if record is None and key in self._spares:
-            spare = self._spares.pop(key)
-            if spare.suits(fields):
-                record = spare.record
-                self._adopt(record)
-        return record
-
-    def _adopt(self, record: Record) -> None:
-        if record.key not in self.records:
-            record.guard = self
-            self.records[record.key] = record
-            self.documents[record.key] = Doc(record)
 
     def _fetch(self, reads: Sequence[Read], *, wanted: Wanted, prefetch: bool) -> Steps[None]:
         if self.channel is None:
@@ -387,9 +354,9 @@ class Attempt:
                 yield from self._extend(asks)
         for read in fetched:
             if prefetch:
-                self._spares[read.key] = Spare(wanted[read.key], read.record)
+                self.documents.spares[read.key] = Spare(wanted[read.key], read.record)
             else:
-                self._adopt(read.record)
+                self.documents.adopt(read.record)
         if unreadable and not prefetch:
             yield from self._explain(*next(iter(unreadable.items())))
 

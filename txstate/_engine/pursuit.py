@@ -110,7 +110,7 @@ class Pursuit:
         changed = [
             key
             for key, record in before.items()
-            if record is None or (now := attempt.record_of(key)) is None or now.raw() != record.raw()
+            if record is None or (now := attempt.documents.latest(key)) is None or now.raw() != record.raw()
         ]
         self._report(changed or list(before), number)
 
@@ -129,7 +129,7 @@ class Pursuit:
         if self._conflicted is not None:
             self._report(list(self._conflicted[1]), self._conflicted[0])
         read = attempt.read_set.present
-        self._conflicted = attempt.number, {key: attempt.record_of(key) for key in read}
+        self._conflicted = attempt.number, {key: attempt.documents.latest(key) for key in read}
         error = ConflictError(attempt.number, self._elapsed, self._conflicts)
         self._stake(attempt.number)
         pause = pacing.after_conflict(error)

@@ -1,0 +1,94 @@
+"""The documents of one attempt: which are here, what the function has asked for, and what was read on suspicion."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txstate._docs import Doc, Record
+from txstate._engine.armed import Spare, as_read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from txstate._docs import Guard
+
+
+class Documents:
+    """One attempt's documents.
+
+    Args:
+        guard: who may use them, and when.
+
+    Attributes:
+        records: those that the function has asked for, by key.
+        asked: what it asked for of each, the first time; None: all. A retry, or a socket that is armed, brings just
+            that, so that what a partial document shows doesn't depend on either.
+        widened: whether it later asked for more of one.
+        spares: those read on suspicion: by a retry, or by the commit that armed the socket.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self.records: dict[str, Record] = {}
+        self.asked: dict[str, Sequence[str] | None] = {}
+        self.widened = False
+        self.spares: dict[str, Spare] = {}
+        self._guard = guard
+        self._docs: dict[str, Doc] = {}
+
+    def __getitem__(self, key: str) -> Doc:
+        """The document; there is one for each key."""
+        return self._docs[key]
+
+    def local(self, key: str, fields: Sequence[str] | None) -> Doc | None:
+        """The document, if what is asked for of it is here already."""
+        record = self._find(key, fields)
+        if record is None or record.missing(fields) != ():
+            return None
+        self.asked.setdefault(key, fields)
+        return self._docs[key]
+
+    def ask(self, key: str, fields: Sequence[str] | None) -> tuple[Record, Sequence[bytes] | None]:
+        """The function asks for a document. Returns its record, and what has to be read of it yet."""
+        record = self._find(key, fields) or Record(key, self._guard)
+        names = record.missing(fields)
+        self.widened |= names != () and key in self.records
+        self.asked.setdefault(key, fields)
+        return record, names
+
+    def suspect(self, key: str, fields: Sequence[str] | None) -> tuple[Record, Sequence[bytes] | None]:
+        """The same on suspicion that the function will ask."""
+        spare = self.spares.get(key)
+        if spare is not None and spare.suits(fields):
+            return spare.record, ()
+        record = Record(key, self._guard)
+        return record, record.missing(fields)
+
+    def adopt(self, record: Record) -> None:
+        """Make it a document of the function's."""
+        if record.key not in self.records:
+            record.guard = self._guard
+            self.records[record.key] = record
+            self._docs[record.key] = Doc(record)
+
+    def latest(self, key: str) -> Record | None:
+        """What was read of a document, whether or not the function has asked for it."""
+        spare = self.spares.get(key)
+        return self.records.get(key) if spare is None else spare.record
+
+    def as_read(self) -> Mapping[str, Spare]:
+        """What the function had asked for, without what it did to it."""
+        return {
+            key: Spare(fields, as_read(self.records[key]))
+            for key, fields in self.asked.items()
+            if key in self.records
+        }
+
+    def _find(self, key: str, fields: Sequence[str] | None) -> Record | None:
+        """The record, if the function asked for it before or what it asks for lies ready."""
+        record = self.records.get(key)
+        if record is None and key in self.spares:
+            spare = self.spares.pop(key)
+            if spare.suits(fields):
+                record = spare.record
+                self.adopt(record)
+        return record
