@@ -224,14 +224,16 @@ class FlaggedBatch(Batch):
         self._ask(self._again)
         self._ask_server()
         self._mark("exists", "EXISTS", self.session.token, *self.known.names, *self._new.values())
-        self._mark("info", "CLIENT", "INFO")
+        # One document read by one command can't be torn, and for a later call EXEC or `Attempt.prove` will validate it.
+        if not (self._after_exec and len(self.reads) == 1 and self.reads[0].replies == 1):
+            self._mark("info", "CLIENT", "INFO")
 
     def take(self, replies: Sequence[object]) -> dict[Read, Exception]:
         """Validate, and load what was read."""
         self._heed_server(replies)
         unreadable = self._load([*self.reads, *self._again], replies[self._start :])
         self._extend(unreadable)
-        flags = client_flags(replies[self._marks["info"]])
+        flags = client_flags(replies[self._marks["info"]]) if "info" in self._marks else b""
         expected = sum(self.known.present.values()) + self.session.token_set
         if flags is not None and _DIRTY in flags:
             raise Stale

@@ -155,13 +155,11 @@ def _judge(session: Session, replies: Sequence[object], reserved: str) -> None:
 def client_flags(info: object) -> bytes | None:
     """The flags in a reply of CLIENT INFO; None if it shows none.
 
-    The key must match exactly: a client may be named ``flags=N``.
+    The key must match exactly: a client may be named ``flags=N``, but no name has a space.
     """
-    if isinstance(info, bytes):
-        for item in info.split(b" "):
-            if item.startswith(b"flags="):
-                return item[6:].strip()
-    return None
+    if not isinstance(info, bytes) or (start := info.find(b" flags=")) < 0:
+        return None
+    return info[start + 7 :].split(None, 1)[0]
 
 
 def role_of(reply: object) -> bytes | None:
