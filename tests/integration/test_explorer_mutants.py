@@ -276,7 +276,9 @@ def hincrby_on_an_unread_field(monkeypatch: pytest.MonkeyPatch) -> None:
             record._pending.clear()
 
     def writes(*args: Any) -> list[Command]:
-        increments = [("HINCRBY", key, name, b"%d" % by) for key, items in pending.items() for name, by in items]
+        increments = [
+            ("HINCRBY", key, name, b"%d" % by) for key, items in pending.items() for name, by in items
+        ]
         return [*real(*args), *increments]
 
     monkeypatch.setattr(commit, "_read_pending", read_pending)
