@@ -77,11 +77,11 @@ def main(url: str, unix_url: str, rounds: int, seed: int) -> None:
 
 
 def _interrupt(_: int, frame: FrameType | None) -> NoReturn:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith(_LIBRARY):
-            raise KeyboardInterrupt
+    inside = False
+    while frame is not None:  # in the end it refers to none: a cycle would keep what the library lets go of
+        inside = inside or frame.f_code.co_filename.startswith(_LIBRARY)
         frame = frame.f_back
-    raise Outside
+    raise KeyboardInterrupt if inside else Outside
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -113,7 +113,8 @@ class Pool(Generic[C, W]):
     def _unarmed(self) -> C | None:
         if self._idle:
             return self._idle.pop()
-        if len(self._made) < self._limit:
+        # Counted one by one: the length of a WeakSet counts what an interrupted finalizer left in it.
+        if sum(1 for _ in self._made) < self._limit:
             channel = self._create()
             self._made.add(channel)
             return channel

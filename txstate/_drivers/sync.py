@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import gc
 import os
 import queue
 import select
@@ -20,6 +20,7 @@ from txstate._effects import Acquire, Call, Connect, Exhausted, Lost, Send, Unre
 if TYPE_CHECKING:
     import socket
     from collections.abc import Hashable, Sequence
+    from types import GeneratorType
 
     from txstate._drivers.source import Source
     from txstate._effects import Command, Effect, Steps
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     _Waiter: TypeAlias = queue.SimpleQueue["SyncChannel | UsageError"]
 
 T = TypeVar("T")
+
+_SOON: Final = 0.2
+"""Seconds to wait for a place before looking for lost ones."""
 
 _ABOUT: Final = 0.98
 """How much shorter than the last one a timeout may be and still not be set: it is a system call."""
@@ -148,6 +152,7 @@ class SyncDriver:
 
     def run(self, steps: Steps[T]) -> T:
         """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""
+        generator = cast("GeneratorType[Effect, Any, T]", steps)
         argument: Any = None
         error: BaseException | None = None
         while True:
@@ -158,12 +163,14 @@ class SyncDriver:
                     error = None
                     argument = self._perform(effect)
             except StopIteration as stop:
-                if _ended(steps):
+                if generator.gi_frame is None:
                     result: T = stop.value
                     return result
                 error = stop
             except BaseException as raised:
-                if _ended(steps):
+                # Looked up, not called: a call would be one more moment for an interruption, and here it would get lost.
+                if generator.gi_frame is None:
+                    error = None
                     raise
                 # The generator waits: the effect failed, or a KeyboardInterrupt hit this very loop. Either is told.
                 error = raised
@@ -195,8 +202,21 @@ class SyncDriver:
             if channel is not None:
                 return channel
             self._pool.wait(waiter)
+        until = time.monotonic() + timeout
         try:
-            got = waiter.get(timeout=max(0.0, timeout))
+            try:
+                got = waiter.get(timeout=max(0.0, min(timeout, _SOON)))
+            except queue.Empty:
+                # A place that a KeyboardInterrupt dropped may hang in a reference cycle, with the frames of its traceback.
+                gc.collect()
+                with self._lock:
+                    channel = self._pool.take(signature)
+                    waited = channel is not None and self._pool.leave(waiter)
+                if channel is not None:
+                    if waited:
+                        return channel
+                    self.release(channel)
+                got = waiter.get(timeout=max(0.0, until - time.monotonic()))
         except BaseException as error:
             with self._lock:
                 waited = self._pool.leave(waiter)
@@ -244,8 +264,3 @@ class SyncDriver:
         self._lock = threading.Lock()
         self._pool = Pool(self._limit, lambda: SyncChannel(self))
         self._pool.closed = was_closed
-
-
-def _ended(steps: Steps[Any]) -> bool:
-    """Whether the generator has said its last word, so that what was raised is its own."""
-    return inspect.getgeneratorstate(steps) == inspect.GEN_CLOSED

@@ -239,6 +239,9 @@ class FlaggedBatch(Batch):
             raise Stale
         if flags is None or replies[self._marks["exists"]] != expected:
             raise Stale(of_socket=True)
+        if "info" not in self._marks and not all(self.known.present.values()):
+            # A key that expired before the watch may have made it dirty, and that was not asked for.
+            raise Stale
         self.known.unproven = self._after_exec
         return unreadable
 
