@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _OUTAGE_WAIT: Final = tenacity.wait_random_exponential(multiplier=0.01, max=0.5)
 
-_GIVING_WAY: Final = tenacity.wait_random(0.001, 0.006)
+_GIVING_WAY: Final = tenacity.wait_random(0.003, 0.02)
 _TOO_LATE: Final = 0.01
 """Seconds before the deadline in which nothing is begun any more."""
 
