@@ -29,12 +29,14 @@ COARSE: Final = 23  # with more faults on top, every so manieth byte; a soak tak
 steps = pytest.mark.parametrize("step", [COARSE, pytest.param(1, marks=pytest.mark.soak)])
 
 
-@both_twins
 @newest_and_oldest
-def test_a_request_cut_at_any_byte_is_applied_once(kind: str, server: ServerHandle) -> None:
+@pytest.mark.parametrize(
+    ("kind", "step"), [("sync", 1), ("async", COARSE), pytest.param("async", 1, marks=pytest.mark.soak)]
+)
+def test_a_request_cut_at_any_byte_is_applied_once(kind: str, server: ServerHandle, step: int) -> None:
     with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
-        cuts, tally, _ = sweep(CutRequest, server, proxy, twin)
-        assert cuts >= REQUEST
+        cuts, tally, _ = sweep(CutRequest, server, proxy, twin, step=step)
+        assert cuts * step >= REQUEST
         assert tally == all_once(cuts + 1)
         assert twin.stats.in_doubt == cuts == proxy.fired
 

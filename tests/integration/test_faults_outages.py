@@ -180,7 +180,7 @@ def test_a_server_stopped_past_the_timeout_loses_and_doubles_nothing(
     kind: str, server: ServerHandle, command: str, where: Callable[[Command], bool] | None
 ) -> None:
     """What was sent meanwhile waits in the server's sockets, and runs when it goes on: late, and for real."""
-    ledger, rounds = Ledger(server), 3
+    ledger, rounds = Ledger(server), 2
     with (
         FaultProxy(server.url) as proxy,
         open_twin(kind, proxy.url, timeout=0.1) as twin,

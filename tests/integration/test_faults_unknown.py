@@ -180,7 +180,7 @@ def test_with_no_server_until_the_deadline_it_is_unknown_and_can_be_resolved_lat
     ledger = Ledger(server)
     with (
         FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url, deadline=0.4) as twin,
+        open_twin(kind, proxy.url, deadline=0.25) as twin,
         ThreadPoolExecutor(1) as pool,
     ):
         at_exec = proxy.inject(HoldReply() if applied else HoldRequest(), "EXEC", where=of_commit)
@@ -203,7 +203,7 @@ def test_with_no_server_until_the_deadline_it_is_unknown_and_can_be_resolved_lat
 @newest_and_oldest
 def test_what_is_resolved_as_not_committed_never_will_be(kind: str, server: ServerHandle) -> None:
     ledger = Ledger(server)
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, deadline=0.4) as twin:
+    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, deadline=0.25) as twin:
         late = proxy.inject(Late(), "EXEC", where=of_commit)
         cut_off = proxy.inject(DropRequest(Cut.RST), "EXPIRE", times=None)
         ledger.commit(twin)
@@ -223,7 +223,7 @@ def test_a_token_can_be_resolved_by_another_store_and_after_more_commits(
 ) -> None:
     """Each connection has a token of its own: what others commit later says nothing about this one."""
     ledger = Ledger(server)
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, deadline=0.4) as twin:
+    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, deadline=0.25) as twin:
         ledger.commit(twin)
         at_exec = proxy.inject(Late(), "EXEC", where=of_commit)
         cut_off = proxy.inject(DropRequest(), "EXPIRE", times=None)
