@@ -371,3 +371,22 @@ def test_a_document_that_cannot_be_read_does_not_disturb_the_arming(*, caught: b
             with pytest.raises(WrongType):
                 wire.transact(look)
     wire.assert_settled()
+
+
+def test_a_read_that_has_claimed_its_key_leaves_nobody_else_with_the_claim() -> None:
+    wire = armed()
+    wire.next("commit", {"EXEC": None}, {"EXEC": None})
+
+    def writes_twice(tx: Tx) -> int:
+        return add_one(tx) if tx.attempt < 3 else read_one(tx)
+
+    wire.transact(writes_twice)
+    claims = [
+        command
+        for batch in wire.batches()
+        for command in batch
+        if b":claim:" in bytes(str(command[1:2]), "utf-8")
+    ]
+    assert any(command[0] == "SET" for command in claims), "the third attempt claims"
+    wire.transact(add_one)
+    assert not any(command[0] == "DEL" for command in wire.batches("commit")[-1])

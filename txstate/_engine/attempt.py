@@ -178,7 +178,8 @@ class Attempt:
         if channel is None or channel.session is None or not channel.hot or self.read_set.unproven:
             return
         plain = not self._ttls and not self.documents.widened and not self.read_set.volatile()
-        if plain and channel.session.flags:
+        # A claim belongs to this call; the read set that holds it must not become another's.
+        if plain and self.claim is None and channel.session.flags:
             self.read_set.unproven = True
             channel.session.armed = Armed(self.signature, self.read_set, self.documents.as_read())
 
