@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import redis
+from support.figures import Figures, require
 from support.servers import BINARIES, ServerHandle, ServerMissingError, start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from support.servers import StartServer
 
@@ -84,6 +85,20 @@ def start_server() -> Iterator[StartServer]:
     finally:
         for server in started:
             server.close()
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """What a fault test states at its end: see support/figures.py."""
+    return Figures(request.node)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """A fault test that passes without having stated its figures fails."""
+    result = yield
+    require(pyfuncitem)
+    return result
 
 
 def _or_skip(name: str, **options: str | int) -> ServerHandle:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.faults import newest_and_oldest, of_commit
-from support.ledger import Ledger, Tally, all_once
+from support.ledger import Ledger, all_once, total
 from support.twins import both_twins, open_twin
 
 from txstate.testing import Cut, DropReply, DropRequest, FaultProxy, HoldReply, HoldRequest, Late
 
 if TYPE_CHECKING:
+    from support.figures import Figures
     from support.servers import ServerHandle
     from support.twins import Twin
 
@@ -23,52 +24,59 @@ CUTS = pytest.mark.parametrize("by", list(Cut))
 BRIEF = 0.4  # seconds for one reply: what a commit into a silent connection costs
 
 
+@pytest.mark.fault(number=1)
 @both_twins
 @newest_and_oldest
 @CUTS
 def test_a_commit_whose_reply_is_lost_is_acknowledged_and_applied_once(
-    kind: str, server: ServerHandle, by: Cut
+    kind: str, server: ServerHandle, by: Cut, figures: Figures
 ) -> None:
     with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, timeout=BRIEF) as twin:
-        rules, tally = commit_under(DropReply(by), server, proxy, twin)
-        assert tally == all_once(ROUNDS)
+        rules, ledgers = commit_under(DropReply(by), server, proxy, twin)
+        assert total(ledgers) == all_once(ROUNDS)
         assert (twin.stats.in_doubt, twin.stats.resolved_committed) == (ROUNDS, ROUNDS)
         assert twin.stats.attempts == ROUNDS
         assert sum(rule.fired for rule in rules) == proxy.fired == ROUNDS
+        figures(server, *ledgers, fired=proxy.fired, resolved=twin.stats)
 
 
+@pytest.mark.fault(number=2)
 @both_twins
 @newest_and_oldest
 @CUTS
 def test_a_commit_that_never_arrives_is_run_again_and_applied_once(
-    kind: str, server: ServerHandle, by: Cut
+    kind: str, server: ServerHandle, by: Cut, figures: Figures
 ) -> None:
     with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, timeout=BRIEF) as twin:
-        rules, tally = commit_under(DropRequest(by), server, proxy, twin)
-        assert tally == all_once(ROUNDS)
+        rules, ledgers = commit_under(DropRequest(by), server, proxy, twin)
+        assert total(ledgers) == all_once(ROUNDS)
         assert (twin.stats.in_doubt, twin.stats.resolved_aborted) == (ROUNDS, ROUNDS)
         assert sum(rule.fired for rule in rules) == proxy.fired == ROUNDS
+        figures(server, *ledgers, fired=proxy.fired, resolved=twin.stats)
 
 
+@pytest.mark.fault(number=4)
 @both_twins
 @newest_and_oldest
 @CUTS
 def test_a_late_exec_that_runs_after_the_resolution_is_stopped_by_it(
-    kind: str, server: ServerHandle, by: Cut
+    kind: str, server: ServerHandle, by: Cut, figures: Figures
 ) -> None:
     with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, timeout=BRIEF) as twin:
-        rules, tally = commit_under(Late(by), server, proxy, twin)
+        rules, ledgers = commit_under(Late(by), server, proxy, twin)
         assert [rule.held().deliver()[0] for rule in rules] == [None] * ROUNDS
-        assert tally == all_once(ROUNDS)
+        assert total(ledgers) == all_once(ROUNDS)
         assert (twin.stats.in_doubt, twin.stats.resolved_aborted) == (ROUNDS, ROUNDS)
         assert proxy.fired == ROUNDS
+        figures(server, *ledgers, fired=proxy.fired, resolved=twin.stats)
 
 
+@pytest.mark.fault(number=4)
 @both_twins
 @newest_and_oldest
 @pytest.mark.parametrize("by", [Cut.FIN, Cut.RST])
 def test_a_late_exec_that_runs_before_the_resolution_is_found_to_be_committed(
-    kind: str, server: ServerHandle, by: Cut
+    kind: str, server: ServerHandle, by: Cut, figures: Figures
 ) -> None:
     ledger = Ledger(server)
     with (
@@ -87,12 +95,14 @@ def test_a_late_exec_that_runs_before_the_resolution_is_found_to_be_committed(
         assert ledger.tally() == all_once(ROUNDS)
         assert (twin.stats.in_doubt, twin.stats.resolved_committed) == (ROUNDS, ROUNDS)
         assert proxy.fired == 2 * ROUNDS
+        figures(server, ledger, fired=proxy.fired, resolved=twin.stats)
 
 
+@pytest.mark.fault(number=4)
 @both_twins
 @newest_and_oldest
 def test_a_late_exec_that_runs_in_the_middle_of_the_resolution_is_stopped_by_it(
-    kind: str, server: ServerHandle
+    kind: str, server: ServerHandle, figures: Figures
 ) -> None:
     ledger = Ledger(server)
     with (
@@ -114,12 +124,14 @@ def test_a_late_exec_that_runs_in_the_middle_of_the_resolution_is_stopped_by_it(
         assert ledger.tally() == all_once(ROUNDS)
         assert (twin.stats.in_doubt, twin.stats.resolved_aborted) == (ROUNDS, ROUNDS)
         assert proxy.fired == 3 * ROUNDS
+        figures(server, ledger, fired=proxy.fired, resolved=twin.stats)
 
 
+@pytest.mark.fault(number=5)
 @both_twins
 @newest_and_oldest
 def test_a_late_exec_that_runs_between_two_resolvers_is_stopped_by_the_first(
-    kind: str, server: ServerHandle
+    kind: str, server: ServerHandle, figures: Figures
 ) -> None:
     """The first resolver's replies are lost: what it did to the token must hold all the same."""
     ledger = Ledger(server)
@@ -141,11 +153,15 @@ def test_a_late_exec_that_runs_between_two_resolvers_is_stopped_by_the_first(
         assert ledger.tally() == all_once(ROUNDS)
         assert (twin.stats.in_doubt, twin.stats.resolved_aborted) == (ROUNDS, ROUNDS)
         assert proxy.fired == 3 * ROUNDS
+        figures(server, ledger, fired=proxy.fired, resolved=twin.stats)
 
 
+@pytest.mark.fault(number=5)
 @both_twins
 @newest_and_oldest
-def test_a_resolver_that_arrives_late_harms_no_later_transaction(kind: str, server: ServerHandle) -> None:
+def test_a_resolver_that_arrives_late_harms_no_later_transaction(
+    kind: str, server: ServerHandle, figures: Figures
+) -> None:
     ledger = Ledger(server)
     with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
         for _ in range(ROUNDS // 2):
@@ -158,12 +174,14 @@ def test_a_resolver_that_arrives_late_harms_no_later_transaction(kind: str, serv
         assert ledger.tally() == all_once(ROUNDS)
         assert (twin.stats.in_doubt, twin.stats.conflicts) == (ROUNDS // 2, 0)
         assert proxy.fired == ROUNDS
+        figures(server, ledger, fired=proxy.fired, resolved=twin.stats)
 
 
+@pytest.mark.fault(number=1)
 @both_twins
 @newest_and_oldest
 def test_writers_on_one_document_lose_and_double_nothing_while_replies_are_lost(
-    kind: str, server: ServerHandle
+    kind: str, server: ServerHandle, figures: Figures
 ) -> None:
     """Conflicts and lost replies at once: a conflict must not be taken for a commit, nor the other way round."""
     ledger, each, writers = Ledger(server), 15, 4
@@ -179,11 +197,12 @@ def test_writers_on_one_document_lose_and_double_nothing_while_replies_are_lost(
         assert ledger.tally() == all_once(writers * each)
         assert lost.fired > 0
         assert twin.stats.in_doubt == lost.fired
+        figures(server, ledger, fired=proxy.fired, resolved=twin.stats)
 
 
 def commit_under(
     action: DropReply | DropRequest | Late, server: ServerHandle, proxy: FaultProxy, twin: Twin
-) -> tuple[list[Rule], Tally]:
+) -> tuple[list[Rule], list[Ledger]]:
     """Make `ROUNDS` transactions, with as many faults: one by one, or all at once where each costs a timeout."""
     ledgers = [Ledger(server, f"ledger{number}") for number in range(ROUNDS)]
 
@@ -194,4 +213,4 @@ def commit_under(
 
     with ThreadPoolExecutor(ROUNDS if action.by is Cut.SILENCE else 1) as pool:
         rules = list(pool.map(commit, ledgers))
-    return rules, sum((ledger.tally() for ledger in ledgers), Tally())
+    return rules, ledgers

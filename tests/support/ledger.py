@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from dataclasses import astuple, dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import redis
 
 from txstate import AsyncTx, CommitUnknown, TxStateError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from support.twins import Twin
 
 
@@ -66,6 +69,11 @@ def all_once(count: int) -> Tally:
     return Tally(attempted=count, acknowledged=count, applied=count)
 
 
+def total(ledgers: Iterable[Ledger]) -> Tally:
+    """The tallies of several ledgers, added up."""
+    return sum((ledger.tally() for ledger in ledgers), Tally())
+
+
 class Ledger:
     """The transactions made on one pair of documents. Thread-safe.
 
@@ -79,8 +87,11 @@ class Ledger:
         self.keys = (f"{name}:1", f"{name}:2")
         self.acknowledged: set[str] = set()
         self.unknown: dict[str, CommitUnknown] = {}
-        self.failed: dict[str, TxStateError] = {}
+        self.failed: dict[str, BaseException] = {}
         self._markers: list[str] = []
+        self._called: dict[str, int] = {}
+        self._returned: dict[str, int] = {}
+        self._saw: dict[str, dict[str, list[str]]] = {}
         self._lock = threading.Lock()
 
     def next_marker(self) -> str:
@@ -88,13 +99,17 @@ class Ledger:
         with self._lock:
             marker = f"{self.name}-{len(self._markers):06}"
             self._markers.append(marker)
+            self._called[marker] = time.monotonic_ns()
             return marker
 
     async def append(self, tx: AsyncTx, marker: str) -> None:
         """The transaction's function."""
+        saw = {}
         for doc in await tx.get_many(self.keys):
-            doc["markers"] = [*doc.get("markers", []), marker]
+            saw[doc.key] = before = list(doc.get("markers", []))
+            doc["markers"] = [*before, marker]
             doc.increment("count")
+        self._saw[marker] = saw
 
     def commit(self, twin: Twin) -> str:
         """Make one transaction, and note how it ended. Returns its marker."""
@@ -106,8 +121,13 @@ class Ledger:
         except TxStateError as error:
             self.failed[marker] = error
         else:
-            self.acknowledged.add(marker)
+            self.acknowledge(marker)
         return marker
+
+    def acknowledge(self, marker: str) -> None:
+        """Note that a transaction's call returned, for who makes it without `commit`."""
+        self._returned[marker] = time.monotonic_ns()
+        self.acknowledged.add(marker)
 
     def applied(self) -> list[str]:
         """The markers in the first document, in order."""
@@ -128,6 +148,32 @@ class Ledger:
             ghosts=len(self.failed.keys() & times.keys()),
             torn=(first != second) + sum(count != len(first) for count in counts),
         )
+
+    def history(self) -> list[dict[str, Any]]:
+        """All transactions for `txstate.testing.check_history`, and a last one that reads what is there now.
+
+        Of an interrupted transaction nothing is known, as of one that ended in `CommitUnknown`.
+        """
+        first, second, *_ = self._state()
+        now = time.monotonic_ns()
+        last = [["r", key, markers] for key, markers in zip(self.keys, (first, second), strict=True)]
+        return [
+            *(self._entry(marker) for marker in self._markers),
+            {"id": self.name, "type": "ok", "process": self.name, "call": now, "ret": now, "txn": last},
+        ]
+
+    def _entry(self, marker: str) -> dict[str, Any]:
+        kind = "ok" if marker in self.acknowledged else "fail" if marker in self.failed else "info"
+        saw = self._saw.get(marker, {})
+        steps = [
+            step
+            for key in self.keys
+            for step in ([["r", key, saw[key]]] if key in saw else []) + [["append", key, marker]]
+        ]
+        times = {"call": self._called[marker]}
+        if kind == "ok":
+            times["ret"] = self._returned[marker]
+        return {"id": marker, "type": kind, "process": marker, "txn": steps, **times}
 
     def _state(self) -> tuple[list[str], list[str], int, int]:
         with redis.Redis.from_url(self._server.unix_url) as client, client.pipeline() as pipeline:

@@ -61,6 +61,11 @@ class ServerHandle:
     process: subprocess.Popen[bytes] = field(init=False, repr=False)
 
     @property
+    def kind(self) -> str:
+        """``"Valkey"`` or ``"Redis"``."""
+        return self.name.rstrip("0123456789").capitalize()
+
+    @property
     def url(self) -> str:
         """By TCP."""
         return f"redis://{self._login}127.0.0.1:{self.port}/0"

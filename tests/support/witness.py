@@ -34,6 +34,7 @@ class Witness:
         except asyncio.CancelledError as interruption:
             self.sort(marker, interruption.__cause__)
         else:
+            self.ledger.acknowledge(marker)
             self.returned.add(marker)
 
     def sort(self, marker: str, cause: BaseException | None) -> None:
