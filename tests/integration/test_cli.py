@@ -1,74 +1,25 @@
-"""The commands on documents, and `doctor`, against real servers."""
+"""The commands on documents, against real servers."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import shlex
 import stat
 import subprocess
 import sys
-import tempfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from unittest import mock
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from support.commands import printed, refused, run
 
 import txstate
-from txstate.cli import main
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.servers import ServerHandle, StartServer
-
-
-@dataclass
-class Done:
-    """What a command left."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def run(*arguments: str, stdin: str = "", **environment: str) -> Done:
-    """Run the command line without a terminal, in this process: an interpreter for each would take half a minute."""
-    hidden = dict.fromkeys(("TXSTATE_URL", "VISUAL", "EDITOR"), "")
-    stdout, stderr = io.StringIO(), io.StringIO()
-    with (
-        mock.patch.object(sys, "argv", ["txstate", *arguments]),
-        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
-        mock.patch.dict(os.environ, {**hidden, **environment}),
-        mock.patch.object(tempfile, "tempdir", environment.get("TMPDIR")),
-        contextlib.redirect_stdout(stdout),
-        contextlib.redirect_stderr(stderr),
-        pytest.raises(SystemExit) as ended,
-    ):
-        main()
-    assert isinstance(ended.value.code, int)
-    return Done(ended.value.code, stdout.getvalue(), stderr.getvalue())
-
-
-def printed(*arguments: str, **options: Any) -> Any:
-    """What a command that succeeds prints."""
-    done = run(*arguments, **options)
-    assert (done.returncode, done.stderr) == (0, "")
-    return json.loads(done.stdout)
-
-
-def refused(code: int, *arguments: str, **options: Any) -> str:
-    """What a command that fails says: one line, and nothing on stdout."""
-    done = run(*arguments, **options)
-    assert (done.returncode, done.stdout) == (code, ""), done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("txstate: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr
+    from support.servers import ServerHandle
 
 
 def test_put_get_delete(server: ServerHandle) -> None:
@@ -249,67 +200,3 @@ def test_edit_keeps_a_text_that_can_not_be_committed(
 
 def test_edit_of_what_is_not_there(valkey9: ServerHandle) -> None:
     assert "does not exist" in refused(1, "edit", "k", "--url", valkey9.url, EDITOR="false")
-
-
-def test_doctor(server: ServerHandle) -> None:
-    done = run("doctor", server.url)
-    assert (done.returncode, done.stderr) == (0, "")
-    kind = "Valkey" if server.name == "valkey9" else "Redis"
-    assert done.stdout.startswith(f"{kind} {server.version}, primary, round trip ")
-    assert all(f"\nP{number} " in done.stdout for number in range(1, 9))
-    assert "\x1b" not in done.stdout
-    told = printed("doctor", "--json", "--url", server.url)
-    assert [verdict["promise"] for verdict in told["verdicts"]] == [f"P{number}" for number in range(1, 9)]
-    assert told["facts"]["refused"] == {}
-    assert told["facts"]["shows_flags"] is True
-    with redis.Redis.from_url(server.url) as client:
-        assert client.keys() == []
-
-
-def test_doctor_on_a_primary_and_its_replica(start_server: StartServer) -> None:
-    primary = start_server(
-        appendonly="yes", appendfsync="always", maxmemory="50mb", maxmemory_policy="allkeys-lru"
-    )
-    replica = start_server(replicaof=f"127.0.0.1 {primary.port}")
-    done = run("doctor", replica.url)
-    assert done.returncode == 1
-    assert "P1 strict serializability: does not hold\n   this is a replica" in done.stdout
-    with redis.Redis.from_url(primary.url) as client:
-        while not client.info("replication")["connected_slaves"]:
-            pass
-    done = run("doctor", primary.url)
-    replica.stop()  # a primary that stops would wait for it
-    assert done.returncode == 0
-    assert "P1 strict serializability: holds as long as" in done.stdout
-    assert "P2 exactly once: holds as long as" in done.stdout
-    assert "noeviction" in done.stdout
-    assert f"replica 127.0.0.1:{replica.port}:" in done.stdout
-    assert "appendfsync always" in done.stdout
-
-
-def test_doctor_sees_what_a_user_may_not_do(valkey9: ServerHandle) -> None:
-    with redis.Redis.from_url(valkey9.url) as client:
-        client.execute_command("ACL SETUSER limited reset on >secret ~app:* +@all -multi -info")
-        try:
-            url = valkey9.url.replace("redis://", "redis://limited:secret@")
-            done = run("doctor", url, "--namespace", "app:", "--json")
-            assert "let this user in" in refused(1, "doctor", url.replace("secret", "wrong"))
-        finally:
-            client.execute_command("ACL DELUSER limited")
-    assert done.returncode == 1
-    told = json.loads(done.stdout)
-    assert set(told["facts"]["refused"]) >= {"MULTI", "EXEC", "INFO memory"}
-    assert told["facts"]["version"] == valkey9.version
-    assert told["verdicts"][0]["standing"] == "does not hold"
-    assert "secret" not in done.stdout
-
-
-def test_doctor_counts_fields_that_expire(redis8: ServerHandle) -> None:
-    with redis.Redis.from_url(redis8.url) as client:
-        client.hset("h", "f", "1")
-        client.execute_command("HPEXPIRE", "h", 100_000, "FIELDS", 1, "f")
-    assert printed("doctor", "--json", redis8.url)["facts"]["field_ttls"] == 1
-
-
-def test_doctor_without_an_answer() -> None:
-    assert "can't be reached" in refused(1, "doctor", "redis://127.0.0.1:1")

@@ -94,6 +94,12 @@ def _summary(facts: Facts) -> list[str]:
         lag = "lag not shown" if replica.lag_s is None else f"lag {replica.lag_s} s"
         behind = "" if replica.behind_bytes is None else f", {replica.behind_bytes:,} bytes behind"
         lines.append(f"replica {replica.address}: {replica.state}, {lag}{behind}")
+    if facts.min_replicas:
+        lines.append(
+            f"min-replicas-to-write {facts.min_replicas}, min-replicas-max-lag {facts.min_replicas_lag_s} s"
+        )
+    if facts.clock_ahead_s is not None:
+        lines.append(f"clock: {facts.clock_ahead_s:+.3f} s from this machine's")
     if facts.field_ttls:
         lines.append(f"hashes with fields that expire one by one: {facts.field_ttls}")
     lines += [f"refused: {name}: {answer}" for name, answer in facts.refused.items()]

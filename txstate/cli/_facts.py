@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from txstate.cli._trial import Trial
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replica:
@@ -35,6 +37,8 @@ class Facts:
         version: its own.
         role: ``"master"``, ``"slave"`` or ``"sentinel"``.
         replicas: those connected to it.
+        min_replicas: without as many, it refuses writes; 0: it doesn't care.
+        min_replicas_lag_s: seconds of silence after which a replica doesn't count there.
         cluster: whether it is a node of a cluster.
         aof: whether every write is logged.
         fsync: when the log is forced to disk: ``"always"``, ``"everysec"`` or ``"no"``.
@@ -44,15 +48,19 @@ class Facts:
         policy: what happens at that limit.
         evicted: keys evicted since the start.
         field_ttls: hashes whose fields may expire one by one.
-        round_trip_ms: median of a PING.
+        round_trip_ms: median of some, milliseconds.
         refused: commands that the library needs and this user was refused, with the answer.
         shows_flags: whether CLIENT INFO tells if a watched key was modified.
+        clock_ahead_s: seconds that its clock is ahead of this machine's.
+        trial: a conflict, tried out; None: what it takes was refused.
     """
 
     kind: str
     version: str
     role: str | None = "master"
     replicas: tuple[Replica, ...] | None = ()
+    min_replicas: int | None = 0
+    min_replicas_lag_s: int | None = None
     cluster: bool | None = False
     aof: bool | None = None
     fsync: str | None = None
@@ -65,3 +73,5 @@ class Facts:
     round_trip_ms: float = 0.0
     refused: Mapping[str, str] = field(default_factory=dict)
     shows_flags: bool = True
+    clock_ahead_s: float | None = 0.0
+    trial: Trial | None = None

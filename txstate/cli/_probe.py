@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import secrets
 import statistics
+import time
+from contextlib import ExitStack
 from dataclasses import replace
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import redis
 
@@ -19,8 +20,10 @@ from txstate import ServerRefused, StoreUnavailable
 from txstate._drivers.source import Source
 from txstate._engine.session import client_flags, role_of
 from txstate._engine.settings import RESERVED
+from txstate.cli._asker import Asker, code_of
 from txstate.cli._facts import Facts, Replica
 from txstate.cli._servers import name_of
+from txstate.cli._trial import NEEDED, try_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,55 +48,32 @@ def gather(url: str, namespace: str) -> Facts:
     """
     source = Source.of_url(url, asynchronous=False)
     plain = replace(source, settings={**source.settings, "protocol": 2, "decode_responses": False})
-    connection = plain.connection(_TIMEOUT)
+    askers: list[Asker] = []
     try:
-        connection.connect()
-        return _gather(_Asker(connection), namespace)
+        with ExitStack() as opened:
+            for _ in range(2):
+                connection = plain.connection(_TIMEOUT)
+                opened.callback(connection.disconnect)
+                connection.connect()
+                askers.append(Asker(connection))
+            asker, other = askers
+            return _gather(asker, other, namespace)
     except (redis.AuthenticationError, redis.ResponseError) as error:
-        raise ServerRefused(f"the server does not let this user in: {error}", code=_code(error)) from error
+        raise ServerRefused(f"the server does not let this user in: {error}", code=code_of(error)) from error
     except redis.RedisError as error:
-        raise StoreUnavailable(f"the server can't be reached: {error}") from error
-    finally:
-        connection.disconnect()
+        asked = next((asker.asking for asker in askers if asker.asking), None)
+        what = (
+            f"the connection failed at {asked}: does a proxy refuse it?"
+            if asked
+            else "the server can't be reached:"
+        )
+        raise StoreUnavailable(f"{what} {error}") from error
 
 
-class _Asker:
-    """Asks one thing at a time, and remembers what was refused."""
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        self.refused: dict[str, str] = {}
-
-    def ask(self, *command: Any, name: str | None = None) -> Any:
-        """The answer, as it came; None when it was refused.
-
-        Args:
-            *command: the command.
-            name: under which a refusal is remembered; by default the command's first word.
-        """
-        try:
-            self._connection.send_command(*command)
-            return self._connection.read_response()
-        except redis.ResponseError as error:
-            self.refused[name or str(command[0])] = _answer(error)
-            return None
-
-    def info(self, section: str) -> dict[str, Any]:
-        """One section of INFO; empty when it was refused."""
-        answer = self.ask("INFO", section, name=f"INFO {section}")
-        if not isinstance(answer, bytes):
-            return {}
-        lines = answer.decode(errors="replace").splitlines()
-        return dict(line.split(":", 1) for line in lines if ":" in line)
-
-    def config(self, name: str) -> str | None:
-        """One setting; None when it may not be seen."""
-        answer = self.ask("CONFIG", "GET", name, name=f"CONFIG GET {name}")
-        return answer[1].decode() if answer else None
-
-
-def _gather(asker: _Asker, namespace: str) -> Facts:
-    flags = _try_commands(asker, f"{namespace}{RESERVED}doctor:{secrets.token_hex(12)}")
+def _gather(asker: Asker, other: Asker, namespace: str) -> Facts:
+    key = f"{namespace}{RESERVED}doctor:{secrets.token_hex(12)}"
+    flags = _try_commands(asker, key)
+    trial = None if asker.refused.keys() & NEEDED else try_out(asker, other, key, _TTL_MS)
     server, memory, persistence = asker.info("server"), asker.info("memory"), asker.info("persistence")
     replication, stats, cluster = asker.info("replication"), asker.info("stats"), asker.info("cluster")
     hello = asker.ask("HELLO")
@@ -105,6 +85,8 @@ def _gather(asker: _Asker, namespace: str) -> Facts:
         version=version,
         role=role.decode() if role else replication.get("role"),
         replicas=_replicas(replication),
+        min_replicas=_number(asker.config("min-replicas-to-write")),
+        min_replicas_lag_s=_number(asker.config("min-replicas-max-lag")),
         cluster=cluster["cluster_enabled"] == "1" if "cluster_enabled" in cluster else None,
         aof=None if aof is None else aof == "1",
         fsync=asker.config("appendfsync"),
@@ -115,12 +97,14 @@ def _gather(asker: _Asker, namespace: str) -> Facts:
         evicted=_number(stats.get("evicted_keys")),
         field_ttls=_field_ttls(asker.info("keyspace"), refused="INFO keyspace" in asker.refused),
         round_trip_ms=_round_trip(asker),
+        clock_ahead_s=_clock_ahead(asker),
         refused=asker.refused,
         shows_flags=flags,
+        trial=trial,
     )
 
 
-def _try_commands(asker: _Asker, key: str) -> bool:
+def _try_commands(asker: Asker, key: str) -> bool:
     """Try everything that the library sends; returns whether CLIENT INFO shows flags."""
     asker.ask("MULTI")
     if "MULTI" in asker.refused:
@@ -185,24 +169,23 @@ def _field_ttls(keyspace: Mapping[str, str], *, refused: bool) -> int | None:
     return sum(int(number) for name, _, number in pairs if name in _VOLATILE)
 
 
-def _round_trip(asker: _Asker) -> float:
+def _round_trip(asker: Asker) -> float:
     """Median of some round trips, milliseconds. UNWATCH, because every user of the library may send it."""
     times = []
     for _ in range(_PINGS):
-        begun = perf_counter()
+        begun = time.perf_counter()
         asker.ask("UNWATCH")
-        times.append(perf_counter() - begun)
+        times.append(time.perf_counter() - begun)
     return statistics.median(times) * 1000
 
 
-def _answer(error: redis.RedisError) -> str:
-    """An error as the server sent it; redis-py takes the code off some."""
-    code = getattr(error, "status_code", None)
-    return f"{code} {error}" if code and not str(error).startswith(code) else str(error)
-
-
-def _code(error: redis.RedisError) -> str:
-    return _answer(error).partition(" ")[0]
+def _clock_ahead(asker: Asker) -> float | None:
+    """Seconds that the server's clock is ahead of this machine's; half a round trip is not counted."""
+    before = time.time()
+    told = asker.ask("TIME")
+    if not isinstance(told, list):
+        return None
+    return int(told[0]) + int(told[1]) / 1_000_000 - (before + time.time()) / 2
 
 
 def _number(text: str | None) -> int | None:

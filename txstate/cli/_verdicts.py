@@ -57,6 +57,8 @@ _TOKEN: Final = ("SET", "GET", "EXPIRE")
 _WRITE: Final = ("HSET", "HDEL", "DEL")
 _READ: Final = ("HGETALL", "HMGET", "EXISTS", "TIME")
 _NEEDED: Final = (*_TRANSACTION, *_TOKEN, *_WRITE, *_READ)
+_CLOCK_OFF: Final = 5.0
+"""Seconds between two clocks that are worth telling."""
 _REMEDIES: Final = {
     "OOM": "CONFIG SET maxmemory to more, or remove data",
     "MISCONF": "mend what keeps the server from saving (see its log)",
@@ -97,7 +99,7 @@ def _blocked(facts: Facts, needed: tuple[str, ...]) -> _Finding | None:
             "give the address of the primary",
         )
     if not any(name in facts.refused for name in needed):
-        return None
+        return _not_passed_through(facts)
     missing = [name for name in _NEEDED if name in facts.refused]
     answer = facts.refused[missing[0]]
     reason = f"the server refuses {', '.join(missing)}, and so the library refuses to work ({answer})"
@@ -105,6 +107,22 @@ def _blocked(facts: Facts, needed: tuple[str, ...]) -> _Finding | None:
     if code == "NOPERM":
         return Standing.BROKEN, reason, _rights(facts, missing)
     return Standing.BROKEN, reason, _REMEDIES.get(code, "let the server accept it again")
+
+
+def _not_passed_through(facts: Facts) -> _Finding | None:
+    """A transaction that was taken, and is none."""
+    if facts.trial is None or (facts.trial.queued and facts.trial.stopped):
+        return None
+    seen = (
+        "EXEC went ahead although another connection had written a watched key"
+        if facts.trial.queued
+        else "a command behind MULTI was run at once"
+    )
+    return (
+        Standing.BROKEN,
+        f"{seen}: a proxy or pooler before the server does not pass transactions through",
+        "connect to the server itself, or by a proxy that keeps one server connection for each of a client's",
+    )
 
 
 def _rights(facts: Facts, missing: list[str]) -> str:
@@ -128,7 +146,12 @@ def _one_order(facts: Facts) -> _Finding:
                 "this server stays the primary: replication is asynchronous, and a failover can undo updates that were "
                 "acknowledged"
             ),
-            "min-replicas-to-write and min-replicas-max-lag bound the loss",
+            "Store(durability=Replicas(1)) says so when a commit was not confirmed"
+            + (
+                ""
+                if facts.min_replicas
+                else "; CONFIG SET min-replicas-to-write 1 bounds what a lost primary takes"
+            ),
         )
     return Standing.HOLDS, "one primary without replicas orders all transactions", ""
 
@@ -169,6 +192,12 @@ def _exactly_once(facts: Facts) -> _Finding:
 
 
 def _no_zombie(facts: Facts) -> _Finding:
+    if facts.trial is not None and facts.trial.flagged is False:
+        return (
+            Standing.BROKEN,
+            "CLIENT INFO did not tell that a watched key had been written: does a proxy ask another connection?",
+            "connect to the server itself, or ACL SETUSER <user> -client|info, so that EXEC is asked instead",
+        )
     if facts.shows_flags:
         return Standing.HOLDS, "CLIENT INFO shows at once when something read has changed", ""
     return (
@@ -239,10 +268,21 @@ def _said(facts: Facts) -> list[str]:
             "Replication is asynchronous: a failover can lose what was acknowledged last, and a deposed primary that "
             "doesn't know it serves stale reads."
         )
+        if facts.min_replicas:
+            said.append(
+                f"Writes are refused without {facts.min_replicas} replicas heard of within the last "
+                f"{facts.min_replicas_lag_s} s (min-replicas-to-write)."
+            )
         late = [replica for replica in facts.replicas if replica.state != "online"]
         said += [f"The replica {replica.address} is {replica.state}." for replica in late]
     else:
         said.append("There is no replica: if the disk is lost, so is everything.")
+    if facts.clock_ahead_s is not None and abs(facts.clock_ahead_s) > _CLOCK_OFF:
+        said.append(
+            f"The server's clock is {abs(facts.clock_ahead_s):,.0f} s {'ahead of' if facts.clock_ahead_s > 0 else 'behind'} "
+            "this machine's: when it is set back, the version of a document that is deleted and made again may be one "
+            "that it had before."
+        )
     said.append("Don't change this user's rights while it is connected. A plain HSET doesn't bump a version.")
     return said
 

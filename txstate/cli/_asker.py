@@ -1,0 +1,62 @@
+"""One connection that is asked one thing at a time, and what the server refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+
+class Asker:
+    """Asks one thing at a time, and remembers what was refused.
+
+    Attributes:
+        refused: the answers, by what was asked.
+        asking: what was asked and not answered yet; None: nothing.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.refused: dict[str, str] = {}
+        self.asking: str | None = None
+
+    def ask(self, *command: Any, name: str | None = None) -> Any:
+        """The answer, as it came; None when it was refused.
+
+        Args:
+            *command: the command.
+            name: under which a refusal is remembered; by default the command's first word.
+        """
+        self.asking = name or str(command[0])
+        try:
+            self._connection.send_command(*command)
+            answer = self._connection.read_response()
+        except redis.ResponseError as error:
+            self.refused[self.asking] = answer_of(error)
+            answer = None
+        self.asking = None
+        return answer
+
+    def info(self, section: str) -> dict[str, Any]:
+        """One section of INFO; empty when it was refused."""
+        answer = self.ask("INFO", section, name=f"INFO {section}")
+        if not isinstance(answer, bytes):
+            return {}
+        lines = answer.decode(errors="replace").splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def config(self, name: str) -> str | None:
+        """One setting; None when it may not be seen."""
+        answer = self.ask("CONFIG", "GET", name, name=f"CONFIG GET {name}")
+        return answer[1].decode() if answer else None
+
+
+def answer_of(error: redis.RedisError) -> str:
+    """An error as the server sent it; redis-py takes the code off some."""
+    code = getattr(error, "status_code", None)
+    return f"{code} {error}" if code and not str(error).startswith(code) else str(error)
+
+
+def code_of(error: redis.RedisError) -> str:
+    """The first word of it."""
+    return answer_of(error).partition(" ")[0]
