@@ -13,7 +13,7 @@ import pytest
 from hypothesis import find, settings
 from tenacity import stop_after_attempt
 
-from txstate import AsyncStore, AsyncTx, Doc, Retry, Store, Tx, UsageError, transactional
+from txstate import AsyncStore, AsyncTx, Doc, Retry, Store, Tx, TxStateError, UsageError, transactional
 from txstate.testing import (
     FAULTS,
     InvariantViolated,
@@ -58,6 +58,20 @@ async def increment_later(tx: AsyncTx) -> int:
 
 def increment_async(store: AsyncStore) -> Any:
     return increment_later(store)
+
+
+def repeated(function: Callable[[Any], Any], times: int) -> Callable[[Any], Any]:
+    """The same call again and again on one store: so its connection is armed."""
+
+    def repeat(store: Store) -> None:
+        for _ in range(times):
+            function(store)
+
+    async def repeat_async(store: AsyncStore) -> None:
+        for _ in range(times):
+            await function(store)
+
+    return repeat_async if function is increment_async else repeat
 
 
 def naive(store: Store, by: int = 1) -> None:
@@ -112,7 +126,7 @@ def test_three_increments_hold_with_three_preemptions(valkey9: ServerHandle) -> 
     report.check()
     assert report.schedules > 100
     assert not report.complete
-    assert str(report) == f"{report.schedules} schedules, cut short: no violation"
+    assert str(report).startswith(f"{report.schedules} schedules, cut short: no violation (")
 
 
 @pytest.mark.parametrize("function", [increment, increment_async], ids=["sync", "async"])
@@ -129,6 +143,67 @@ def test_any_single_fault_leaves_each_applied_exactly_once(
     )
     report.check()
     assert report.schedules > 200
+    assert min(report.fired.values()) > 0
+    assert report.reached["resolution"] > 0
+    assert report.reached["late"] > 0
+
+
+@pytest.mark.parametrize("function", [increment, increment_async], ids=["sync", "async"])
+def test_repeated_transactions_use_armed_connections_and_claims(
+    function: Callable[[Any], Any], valkey9: ServerHandle
+) -> None:
+    report = explore(
+        [repeated(function, 3), repeated(function, 3)],
+        setup=seed,
+        invariant=lambda store: count(store) == 6,
+        server=valkey9.unix_url,
+    )
+    report.check()
+    assert report.complete
+    assert report.reached["armed"] == report.schedules
+    assert min(report.reached[name] for name in ("conflict", "claim", "claimed")) > 10
+
+
+def test_an_armed_connection_shows_no_reader_the_past(valkey9: ServerHandle) -> None:
+    def look(store: Store) -> None:
+        for _ in range(3):
+            before = count(store)
+            assert store.run(lambda tx: tx["counter"]["n"]) >= before
+
+    report = explore(
+        [look, increment],
+        setup=seed,
+        invariant=lambda _, outcomes: all(outcome.ok for outcome in outcomes),
+        server=valkey9.unix_url,
+    )
+    report.check()
+    assert min(report.reached[name] for name in ("armed", "proof", "stale")) > 0
+
+
+def test_any_single_fault_leaves_repeated_transactions_applied_exactly_once(valkey9: ServerHandle) -> None:
+    ends: list[Outcome] = []
+
+    def begin(store: Store) -> None:
+        ends.clear()
+        seed(store)
+
+    def increment_and_note(store: Store) -> None:
+        try:
+            ends.append(Outcome(increment(store), None, 1))
+        except (TxStateError, KeyboardInterrupt) as error:
+            ends.append(Outcome(None, error, 1))
+
+    report = explore(
+        [repeated(increment_and_note, 3), increment_and_note],
+        setup=begin,
+        invariant=lambda store: each_exactly_once(store, ends),
+        faults=LOSSY,
+        preemptions=1,
+        server=valkey9.unix_url,
+    )
+    report.check()
+    assert min(report.fired.values()) > 0
+    assert min(report.reached[name] for name in ("armed", "resolution", "late")) > 0
 
 
 def test_a_second_fault_may_hit_the_resolution(valkey9: ServerHandle) -> None:
@@ -196,6 +271,18 @@ def test_two_increments_hold_with_a_slow_fault_at_every_step(fault: str) -> None
 # Plain code doesn't.
 
 
+def test_a_fault_that_never_happened_has_shown_nothing(valkey9: ServerHandle) -> None:
+    def look(store: Store) -> int:
+        return count(store)
+
+    options: dict[str, Any] = {"setup": seed, "invariant": lambda _: True, "server": valkey9.unix_url}
+    report = explore([look], faults=["late_exec", "cut"], **options)
+    assert report.fired == {"late_exec": 0, "cut": 2}
+    with pytest.raises(UsageError, match="nothing was shown of late_exec"):
+        report.check()
+    explore([look], faults=["late_exec", "cut"], limit=1, **options).check()
+
+
 @pytest.mark.parametrize("function", [naive, naive_async], ids=["sync", "async"])
 def test_a_lost_update_is_found_and_can_be_replayed(
     function: Callable[[Any], Any], valkey9: ServerHandle
@@ -226,6 +313,21 @@ def test_the_timeline_says_who_lost_which_value(valkey9: ServerHandle) -> None:
         for story in stories
     )
     assert all("replay" in str(violation.exception()) for violation in report.violations)
+
+
+def test_the_timeline_tells_a_conflict_of_an_armed_connection(valkey9: ServerHandle) -> None:
+    """Behind its EXEC stand the reads of the next call, and their answers are not the commit's."""
+    report = explore(
+        [repeated(increment, 3), increment],
+        setup=seed,
+        invariant=lambda _: False,
+        server=valkey9.unix_url,
+    )
+    stories = "\n".join(map(str, report.violations))
+    assert "-> conflict, not applied, and with it reads counter = {n: 3} for what comes next" in stories
+    assert "-> applied, and with it reads counter = {n: 4} for what comes next" in stories
+    assert "to be noted" not in stories
+    assert "wrong: the invariant returned False" in stories
 
 
 def test_write_skew_of_a_check_outside_of_the_transaction(valkey9: ServerHandle) -> None:

@@ -5,6 +5,7 @@
 `explore` runs transactions in every order of their round trips, with faults in between; `replay` plays one again.
 """
 
+from txstate.testing._coverage import REACHED
 from txstate.testing._endpoint import Cut
 from txstate.testing._faults import (
     Action,
@@ -40,6 +41,7 @@ from txstate.testing.proxy import FaultProxy
 
 __all__ = [
     "FAULTS",
+    "REACHED",
     "Action",
     "Command",
     "Cut",

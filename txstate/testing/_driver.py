@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from txstate._drivers.pool import Place
 from txstate._effects import Call, Lost, Send
+from txstate.testing._batches import Kind, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from txstate.testing._stage import Stage
 
 T = TypeVar("T")
-
-_PROOF: Final = [("MULTI",), ("EXEC",)]
 
 
 class Abandoned(BaseException):
@@ -109,58 +108,21 @@ class Step:
     @property
     def proves(self) -> bool:
         """Whether it is a new connection's proof of rights: nobody else can tell when that happens."""
-        return list(self.commands[:2]) == _PROOF
+        return kind_of(self.commands) is Kind.CONNECT
 
     @property
     def commits(self) -> bool:
         """Whether it is a commit."""
-        return len(self.commands) > 1 and self.commands[0] == ("MULTI",) and self.commands[1][0] == "SET"
+        return kind_of(self.commands) is Kind.COMMIT
 
 
-class SteppedDriver:
-    """Performs effects when the director says so."""
-
-    def __init__(self, actor: Performer) -> None:
-        self._actor = actor
-
-    def run(self, steps: Steps[T]) -> T:
-        """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""
-        self._actor.enter()
-        argument: Any = None
-        error: BaseException | None = None
-        try:
-            while True:
-                effect = steps.send(argument) if error is None else steps.throw(error)
-                argument = error = None
-                try:
-                    argument = (
-                        effect.function(*effect.args)
-                        if isinstance(effect, Call)
-                        else self._actor.perform(effect)
-                    )
-                except Abandoned:
-                    steps.close()
-                    raise
-                except BaseException as raised:  # noqa: BLE001 - the engine decides about every one of them
-                    error = raised
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        finally:
-            self._actor.leave()
-
-    def close(self) -> None:
-        """The stage keeps the connections."""
-
-
-class AsyncSteppedDriver:
-    """The same under asyncio. An actor's other tasks go on before each step, and stand still during it."""
+class _Stepped:
+    """The loop of both drivers, written once: as a coroutine, which for the sync one never has to wait."""
 
     def __init__(self, actor: Performer) -> None:
         self._actor = actor
 
-    async def run(self, steps: Steps[T]) -> T:
-        """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""
+    async def _loop(self, steps: Steps[T]) -> T:
         self._actor.enter()
         argument: Any = None
         error: BaseException | None = None
@@ -180,6 +142,37 @@ class AsyncSteppedDriver:
             return result
         finally:
             self._actor.leave()
+
+    async def _perform(self, effect: Effect) -> Any:
+        """Perform an effect, when it is time."""
+        raise NotImplementedError
+
+
+class SteppedDriver(_Stepped):
+    """Performs effects when the director says so."""
+
+    def run(self, steps: Steps[T]) -> T:
+        """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""
+        try:
+            self._loop(steps).send(None)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        raise AssertionError("a sync driver has nothing to wait for")
+
+    async def _perform(self, effect: Effect) -> Any:
+        return effect.function(*effect.args) if isinstance(effect, Call) else self._actor.perform(effect)
+
+    def close(self) -> None:
+        """The stage keeps the connections."""
+
+
+class AsyncSteppedDriver(_Stepped):
+    """The same under asyncio. An actor's other tasks go on before each step, and stand still during it."""
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""
+        return await self._loop(steps)
 
     async def _perform(self, effect: Effect) -> Any:
         if isinstance(effect, Call):

@@ -9,6 +9,8 @@ from txstate.errors import CommitUnknown, NotDurable, TxStateError, UsageError
 from txstate.resolution import Resolution
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from txstate.testing._schedule import Schedule
     from txstate.testing._timeline import Timeline
 
@@ -88,14 +90,21 @@ class Report:
         steps: how many batches of commands were sent in them.
         violations: the schedules that broke the invariant, in the order in which they were found.
         complete: whether all schedules were tried; False when `preemptions`, `limit` or `violations` cut the search.
+        stopped: whether `limit` or `violations` did.
         returned: for each transaction, in how many schedules it returned rather than raised.
+        fired: for each fault, in how many schedules it happened.
+        reached: for each of `txstate.testing.REACHED`, in how many schedules it came about: conflicts, resolutions,
+            armed connections, claims, ...
     """
 
     schedules: int
     steps: int
     violations: tuple[Violation, ...]
     complete: bool
+    stopped: bool
     returned: tuple[int, ...]
+    fired: Mapping[str, int]
+    reached: Mapping[str, int]
 
     @property
     def first(self) -> Violation | None:
@@ -107,7 +116,8 @@ class Report:
 
         Raises:
             InvariantViolated: the simplest violation.
-            UsageError: nothing was shown, because no transaction ever returned.
+            UsageError: nothing was shown: no transaction ever returned, or a fault that was asked for never happened,
+                though the search was not stopped.
         """
         first = self.first
         if first is not None:
@@ -117,10 +127,20 @@ class Report:
                 f"nothing was shown: in {self.schedules} schedules no transaction ever returned. To see what they "
                 "raise, let the invariant take the outcomes as well: invariant(store, outcomes)"
             )
+        unfired = [] if self.stopped else [name for name, count in self.fired.items() if count == 0]
+        if unfired:
+            raise UsageError(
+                f"nothing was shown of {', '.join(unfired)}: in {self.schedules} schedules there was no step at which "
+                "it could happen"
+            )
 
     def __str__(self) -> str:
         found = f"{len(self.violations)} violations" if self.violations else "no violation"
-        return f"{self.schedules} schedules, {'all there are' if self.complete else 'cut short'}: {found}"
+        counted = [f"{count} with {name}" for name, count in {**self.fired, **self.reached}.items() if count]
+        extent = "all there are" if self.complete else "cut short"
+        return f"{self.schedules} schedules, {extent}: {found}" + (
+            f" ({', '.join(counted)})" if counted else ""
+        )
 
 
 def _told(error: BaseException) -> str:

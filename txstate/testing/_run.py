@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txstate._effects import Lost
 from txstate.errors import UsageError
+from txstate.testing._batches import Batch, documents_in
 from txstate.testing._driver import Abandoned
 from txstate.testing._mishaps import INSIDE, INSIDE_MISHAP, Mishap
 from txstate.testing._schedule import DELIVER, Choice, Schedule
-from txstate.testing._stage import is_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _MOST_STEPS: Final = 1000
 _PATIENCE: Final = 60.0
-_ON_DOCUMENTS: Final = frozenset({"HGETALL", "HMGET", "HSET", "HDEL", "DEL", "PTTL", "PEXPIRE", "PERSIST"})
 
 
 class Endless(Exception):  # noqa: N818 - a finding, named for what happened
@@ -74,6 +73,11 @@ class Entry:
     replies: Sequence[object] | None = None
     error: Lost | None = None
     arrived: Entry | None = None
+
+    @property
+    def batch(self) -> Batch:
+        """What was sent and answered, understood."""
+        return Batch(self.commands, self.replies)
 
 
 class _Held(NamedTuple):
@@ -307,14 +311,3 @@ class Run:
             if actor.step is not None:
                 actor.gate.release()
                 self._wait()
-
-
-def documents_in(commands: Sequence[Command]) -> list[str]:
-    """The keys of documents that a batch names."""
-    names: list[object] = []
-    for command in commands:
-        if command[0] == "WATCH":
-            names += command[1:]
-        elif command[0] in _ON_DOCUMENTS:
-            names.append(command[1])
-    return [name.decode() for name in names if isinstance(name, bytes) and is_document(name)]

@@ -16,11 +16,13 @@ from txstate._drivers.sync import SyncChannel, SyncDriver
 from txstate._effects import Lost
 from txstate.embedded import EmbeddedServer, open_private
 from txstate.errors import UsageError
+from txstate.retry import Retry
 from txstate.store import Store
+from txstate.testing._batches import fields_of
 from txstate.testing._mortal import MortalServer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable
 
     from txstate._effects import Command
 
@@ -28,7 +30,6 @@ _TIMEOUT: Final = 10.0
 _LINKS: Final = 10_000
 _FIRST_LEASE: Final = 0.02
 _LONGEST_LEASE: Final = 2.0
-_TOKENS: Final = b"__txstate__:"
 _OUTSIDER: Final = b"__txstate__:token:outsider"
 
 
@@ -78,8 +79,10 @@ class Stage:
         self._to_expire: set[str] = set()
         self._expired: set[str] = set()
         self._lease, self._leased = _FIRST_LEASE, 0.0
-        self.store = Store(self.url)
-        self.store._settings = replace(self.store._settings, random_id=_outsider)  # noqa: SLF001 - known by its tokens
+        # No pause after a conflict: what the last run armed its connection with was deleted since.
+        self.store = Store(self.url, retry=Retry(wait=lambda _: 0.0))
+        # Known by its tokens; and it gives way to nobody, as nobody moves meanwhile.
+        self.store._settings = replace(self.store._settings, random_id=_outsider, patience=0)  # noqa: SLF001 - as said
         try:
             if self.ask(("DBSIZE",)) != 0:
                 raise UsageError(
@@ -128,21 +131,14 @@ class Stage:
 
     def documents(self) -> dict[str, dict[str, str]]:
         """All documents as they are stored, but for their versions."""
-        found: Mapping[str, dict[str, str]] = {
-            key: {
-                name: value
-                for name, value in _texts(self.ask(("HGETALL", key))).items()
-                if name != "__version__"
-            }
-            for key in self.store.keys()  # noqa: SIM118 - a store is no dict
-        }
-        return dict(sorted(found.items()))
+        keys = sorted(self.store.keys())
+        return {key: _fields(self.ask(("HGETALL", key))) for key in keys}
 
     # What others do to the data.
 
     def rewrite(self, key: str) -> None:
         """Another client writes the document, with the value that it has; or makes it, and deletes it again."""
-        stored = _texts(self.ask(("HGETALL", key)))
+        stored = _fields(self.ask(("HGETALL", key)))
         if stored:
             self.ask(("HSET", key, *next(iter(stored.items()))))
         else:
@@ -219,18 +215,13 @@ class Stage:
         return link
 
 
-def is_document(name: object) -> bool:
-    """Whether a key on the server is a document, and not the library's own."""
-    return isinstance(name, bytes) and _TOKENS not in name
-
-
 def _outsider() -> str:
     return f"outsider-{secrets.token_hex(12)}"
 
 
-def _texts(reply: Any) -> dict[str, str]:
-    """The fields in a reply of HGETALL, of either protocol."""
-    items: Sequence[tuple[bytes, bytes]] = (
-        list(reply.items()) if isinstance(reply, dict) else list(zip(reply[::2], reply[1::2], strict=True))
+def _fields(reply: Any) -> dict[str, str]:
+    """The fields in a reply of HGETALL, of either protocol, but for the version."""
+    pairs: Iterable[tuple[bytes, bytes]] = (
+        reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
     )
-    return {name.decode(errors="replace"): value.decode(errors="replace") for name, value in items}
+    return fields_of(pairs)

@@ -1,29 +1,25 @@
 """A run as a text to read: who did what, what went wrong, which value was lost.
 
-Understands the batches that the engine sends, as far as a reader wants to know of them. Decides nothing: what is
-remarkable here need not be wrong, and only the invariant says what is.
+Decides nothing: what is remarkable here need not be wrong, and only the invariant says what is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from txstate._effects import ReplyError
+from txstate.testing._batches import Kind, documents_in, text
 from txstate.testing._mishaps import INSIDE, INSIDE_MISHAP
-from txstate.testing._run import documents_in
 from txstate.testing._schedule import DELIVER
-from txstate.testing._stage import is_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from txstate._effects import Command
+    from txstate.testing._batches import Batch
     from txstate.testing._mishaps import Mishap
     from txstate.testing._report import Outcome
     from txstate.testing._run import Entry
 
-_VERSION: Final = b"__version__"
 _LONGEST: Final = 60
 
 
@@ -53,7 +49,9 @@ class Timeline:
         for number, entry in enumerate(self.record, 1):
             name = self.names[entry.choice.actor].ljust(width)
             fault = _fault(entry, self.mishaps)
-            lines.append(f"  {number:3}  {name}  {_story(entry)}" + (f"   <-- {fault}" if fault else ""))
+            lines.append(
+                f"  {number:3}  {name}  {_story(entry.batch)}" + (f"   <-- {fault}" if fault else "")
+            )
         for name, outcome in zip(self.names, self.outcomes, strict=True):
             lines.append(f"       {name.ljust(width)}  {'did not end' if outcome is None else outcome}")
         lines.append("in the end:")
@@ -82,79 +80,133 @@ def _fault(entry: Entry, mishaps: Mapping[str, Mishap]) -> str:
     if event == DELIVER:
         return "the request that was held up arrives" + ("" if entry.error is None else f": {entry.error}")
     if event == INSIDE:
-        arrived = "" if entry.arrived is None else f": {_story(entry.arrived)}"
+        arrived = "" if entry.arrived is None else f": {_story(entry.arrived.batch)}"
         return f"{INSIDE_MISHAP.told} after {detail} commands{arrived}"
     if event:
         return f"{mishaps[event].told} ({event}{' ' + detail if detail else ''})"
     return "" if entry.error is None else str(entry.error)
 
 
-def _story(entry: Entry) -> str:
+def _story(batch: Batch) -> str:
     """What a batch does, and what the server made of it."""
-    commands, replies = entry.commands, entry.replies
-    verbs = [command[0] for command in commands]
-    if verbs[:2] == ["MULTI", "EXEC"]:
-        return "connects"
-    if verbs[0] == "MULTI" and "SET" in verbs:
-        return f"commits {_writes_told(commands)}{_verdict(replies)}"
-    if verbs[:2] == ["EXPIRE", "GET"]:
-        answer = "" if replies is None else f": touched {replies[0]}, number {_text(replies[1])}"
-        return f"asks what became of its commit{answer}"
-    if "SET" in verbs and "HGET" in verbs:
-        return "fences off its commit, and asks the documents"
-    keys = documents_in(commands)
-    if replies is None or not keys:
-        return f"reads {', '.join(keys)}" if keys else " ".join(map(str, verbs))
-    found = ", ".join(f"{key} = {_shown(fields)}" for key, fields in _loaded(commands, replies))
-    return f"reads {found}" if found else f"{' '.join(map(str, verbs))} of {', '.join(keys)}"
+    parts = [_deed(batch)]
+    if claims := batch.claims():
+        parts.append(f"claims {', '.join(claims)}")
+    if claimed := batch.claimed():
+        parts.append(f"finds {', '.join(claimed)} claimed by another")
+    if batch.stale and batch.kind is not Kind.COMMIT:
+        parts.append("which is no longer what it had read" if batch.kind is Kind.READ else "it does not")
+    return "; ".join(parts)
+
+
+def _deed(batch: Batch) -> str:
+    kind, replies = batch.kind, batch.replies
+    found = ", ".join(f"{key} = {_shown(fields)}" for key, fields in batch.loaded())
+    if kind is Kind.COMMIT:
+        behind = f", and with it reads {found} for what comes next" if found else ""
+        return f"commits {_writes_told(batch)}{_verdict(batch)}{behind}"
+    if kind is Kind.RESOLVE and replies is not None:
+        return f"{kind.value}: touched {text(replies[0])}, number {text(replies[1])}"
+    if kind is Kind.READ:
+        return f"reads {found or ', '.join(documents_in(batch.commands))}"
+    if kind is Kind.OTHER:
+        keys = ", ".join(documents_in(batch.commands))
+        return " ".join(str(command[0]) for command in batch.commands) + (f" of {keys}" if keys else "")
+    return str(kind.value)
+
+
+def _writes_told(batch: Batch) -> str:
+    told: dict[str, list[str]] = {}
+    for key, field, value in batch.written():
+        told.setdefault(key, []).append(f"{field} = {value}")
+    for key, verb in batch.others():
+        told.setdefault(key, []).append(verb)
+    return "; ".join(f"{key}: {', '.join(changes)}" for key, changes in told.items())
+
+
+def _verdict(batch: Batch) -> str:
+    if batch.replies is None:
+        return ""
+    if batch.conflict:
+        return " -> conflict, not applied"
+    return f" -> {'; '.join(map(str, batch.errors))}" if batch.errors else " -> applied"
 
 
 def _remarks(record: Sequence[Entry], names: Sequence[str]) -> Iterator[str]:
     """Writes that replaced what their writer can't have known, and calls that were applied more than once."""
-    reads: dict[int, list[tuple[str, _Read]]] = {}
-    writes: dict[tuple[str, str], _Write] = {}
-    applied: dict[tuple[int, int], int] = {}
+    story = _Remarks(names)
     for step, entry in _in_order(record):
-        actor = entry.choice.actor
-        known = reads.setdefault(actor, [])
-        if _is_commit(entry):
-            if entry.replies is None or not isinstance(entry.replies[-1], list):
-                # What a losing attempt has read counts no more; other reads of the same function do.
-                reads[actor] = [(key, read) for key, read in known if read.call != entry.call]
-                continue
-            for key, field, value in _written(entry.commands):
-                before = writes.get((key, field))
-                stale = [read for name, read in known if name == key and before and read.step < before.step]
-                if before and stale and before.actor != actor:
-                    yield (
-                        f"{key}: {field} = {before.value}, written by {names[before.actor]} at step {before.step}, was "
-                        f"overwritten with {value} by {names[actor]} at step {step}, which had read {field} = "
-                        f"{stale[-1].fields.get(field, 'nothing')} at step {stale[-1].step}"
-                    )
-                writes[key, field] = _Write(step, actor, value)
-            if first := applied.get((actor, entry.call)):
-                yield f"{names[actor]} was applied twice by one call: at step {first} and at step {step}"
-            applied.setdefault((actor, entry.call), step)
-            reads[actor] = []
-        elif entry.replies is not None:
-            known += [
-                (key, _Read(step, entry.call, fields))
-                for key, fields in _loaded(entry.commands, entry.replies)
-            ]
-    for actor, known in reads.items():
-        yield from _changed_meanwhile(names[actor], known)
+        yield from story.after(step, entry)
+    yield from story.at_the_end()
 
 
-def _changed_meanwhile(name: str, known: Sequence[tuple[str, _Read]]) -> Iterator[str]:
-    """What a transaction read in two calls, and found changed, without writing it."""
-    first: dict[str, _Read] = {}
-    for key, read in known:
-        before = first.setdefault(key, read)
-        if before.call != read.call and before.fields != read.fields:
+class _Remarks:
+    """What everybody knew, and what was written, up to some step."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._known: dict[int, list[tuple[str, _Read]]] = {index: [] for index in range(len(names))}
+        self._behind: dict[int, list[tuple[str, _Read]]] = {}
+        self._writes: dict[tuple[str, str], _Write] = {}
+        self._history: list[tuple[str, str, _Write]] = []
+        self._applied: dict[tuple[int, int], int] = {}
+
+    def after(self, step: int, entry: Entry) -> Iterator[str]:
+        """Go on by one batch."""
+        batch, actor, call = entry.batch, entry.choice.actor, entry.call
+        found = [(key, _Read(step, call, fields)) for key, fields in batch.loaded()]
+        # What a commit had read behind it counts, unless the connection was not used for that, but read anew.
+        behind = self._behind.pop(actor, [])
+        if batch.kind is not Kind.READ:
+            self._known[actor] += [(key, read._replace(call=call)) for key, read in behind]
+        if batch.kind is not Kind.COMMIT:
+            self._known[actor] += found
+            return
+        self._behind[actor] = found
+        if not batch.applied:
+            # What a losing attempt has read counts no more; other reads of the same function do.
+            self._known[actor] = [(key, read) for key, read in self._known[actor] if read.call != call]
+            return
+        for key, field, value in batch.written():
+            yield from self._overwritten(key, field, _Write(step, actor, value))
+        if first := self._applied.get((actor, call)):
+            yield f"{self._names[actor]} was applied twice by one call: at step {first} and at step {step}"
+        self._applied.setdefault((actor, call), step)
+        self._known[actor] = []
+
+    def _overwritten(self, key: str, field: str, write: _Write) -> Iterator[str]:
+        before = self._writes.get((key, field))
+        self._writes[key, field] = write
+        self._history.append((key, field, write))
+        if before is None or before.actor == write.actor:
+            return
+        stale = [read for name, read in self._known[write.actor] if name == key and read.step < before.step]
+        if stale:
             yield (
-                f"{key}: {name} read {_shown(before.fields)} at step {before.step}, and {_shown(read.fields)} at step "
-                f"{read.step}, in another call: others wrote in between, and it changed nothing after that"
+                f"{key}: {field} = {before.value}, written by {self._names[before.actor]} at step {before.step}, was "
+                f"overwritten with {write.value} by {self._names[write.actor]} at step {write.step}, which had read "
+                f"{field} = {stale[-1].fields.get(field, 'nothing')} at step {stale[-1].step}"
             )
+
+    def at_the_end(self) -> Iterator[str]:
+        """What a transaction read in two calls, and found changed, without writing it after that."""
+        for actor, known in self._known.items():
+            first: dict[str, _Read] = {}
+            for key, read in known:
+                before = first.setdefault(key, read)
+                if before.call == read.call or before.fields == read.fields:
+                    continue
+                between = [
+                    f"{self._names[write.actor]} wrote {field} = {write.value} at step {write.step}"
+                    for name, field, write in self._history
+                    if name == key and before.step < write.step < read.step and write.actor != actor
+                ]
+                yield (
+                    f"{key}: {self._names[actor]} read {_shown(before.fields)} at step {before.step}; "
+                    f"{', '.join(between) or 'others changed it'}; then {self._names[actor]}, in another call, read "
+                    f"{_shown(read.fields)} at step {read.step}, and wrote nothing. If it wanted to write what it had "
+                    "worked out from the first reading, that update is lost"
+                )
 
 
 def _in_order(record: Iterable[Entry]) -> Iterator[tuple[int, Entry]]:
@@ -164,68 +216,6 @@ def _in_order(record: Iterable[Entry]) -> Iterator[tuple[int, Entry]]:
         yield step, entry
 
 
-def _is_commit(entry: Entry) -> bool:
-    verbs = [command[0] for command in entry.commands]
-    return verbs[0] == "MULTI" and "SET" in verbs
-
-
-def _writes_told(commands: Sequence[Command]) -> str:
-    told: dict[str, list[str]] = {}
-    for key, field, value in _written(commands):
-        told.setdefault(key, []).append(f"{field} = {value}")
-    for command in commands:
-        if command[0] not in ("MULTI", "SET", "HSET", "EXEC"):
-            name = command[1] if len(command) > 1 else b""
-            told.setdefault(_text(name) if is_document(name) else "all", []).append(str(command[0]))
-    return "; ".join(f"{key}: {', '.join(changes)}" for key, changes in told.items())
-
-
-def _verdict(replies: Sequence[object] | None) -> str:
-    if replies is None:
-        return ""
-    answer = replies[-1]
-    if answer is None:
-        return " -> conflict"
-    errors = [
-        reply for reply in (answer if isinstance(answer, list) else replies) if isinstance(reply, ReplyError)
-    ]
-    return f" -> {'; '.join(map(str, errors))}" if errors else " -> applied"
-
-
-def _written(commands: Sequence[Command]) -> Iterator[tuple[str, str, str]]:
-    """Key, field and value of what a commit sets."""
-    for command in commands:
-        if command[0] == "HSET":
-            for name, value in zip(command[2::2], command[3::2], strict=True):
-                if name != _VERSION:
-                    yield _text(command[1]), _text(name), _text(value)
-
-
-def _loaded(commands: Sequence[Command], replies: Sequence[object]) -> Iterator[tuple[str, dict[str, str]]]:
-    """What a batch has read, document by document."""
-    if commands[0] == ("MULTI",) and isinstance(replies[len(commands) - 1], list):
-        replies = [None, *_items(replies[len(commands) - 1]), None]
-    for command, reply in zip(commands, replies, strict=False):
-        if command[0] == "HGETALL" and isinstance(reply, dict | list):
-            pairs = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-        elif command[0] == "HMGET" and isinstance(reply, list):
-            pairs = zip(command[2:], reply, strict=True)
-        else:
-            continue
-        yield (
-            _text(command[1]),
-            {_text(name): _text(value) for name, value in pairs if name != _VERSION and value is not None},
-        )
-
-
-def _items(reply: Any) -> list[object]:
-    return list(reply)
-
-
 def _shown(fields: Mapping[str, str]) -> str:
     inner = ", ".join(f"{name}: {value}" for name, value in fields.items())
     return f"{{{inner if len(inner) <= _LONGEST else inner[:_LONGEST] + '...'}}}"
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

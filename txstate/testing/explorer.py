@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import inspect
 import random
+import traceback
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from txstate.errors import UsageError
 from txstate.testing._actor import Actor
+from txstate.testing._coverage import Coverage
 from txstate.testing._mishaps import INSIDE, MISHAPS, Mishap, outsider
 from txstate.testing._report import Report, Violation
 from txstate.testing._run import Bounds, Endless, Run
@@ -95,6 +97,7 @@ def explore(
     _at_least("preemptions", preemptions or 0, 0)
     guide = Exhaustive()
     found: list[Violation] = []
+    coverage = Coverage(bounds.mishaps)
     schedules = steps = 0
     cut, more = False, True
     with _Explorer(transactions, setup, invariant, bounds, server) as explorer:
@@ -104,6 +107,7 @@ def explore(
             schedules += 1
             steps += len(run.record)
             cut = cut or run.cut
+            coverage.add(run.record)
             for index, actor in enumerate(explorer.actors):
                 returned[index] += actor.outcome is not None and actor.outcome.ok
             if violation is not None:
@@ -111,7 +115,16 @@ def explore(
             more = guide.advance()
             if schedules == limit or len(found) == violations:
                 break
-    return Report(schedules, steps, tuple(found), not cut and not more, tuple(returned))
+    return Report(
+        schedules=schedules,
+        steps=steps,
+        violations=tuple(found),
+        complete=not cut and not more,
+        stopped=more,
+        returned=tuple(returned),
+        fired=coverage.fired,
+        reached=coverage.reached,
+    )
 
 
 def replay(
@@ -256,7 +269,8 @@ class _Explorer:
         except BaseException as error:  # noqa: BLE001 - that is how an invariant fails; pytest.fail is no Exception
             return error
         _plain(verdict, "invariant")
-        return _False(f"{_name(self._invariant)} returned False") if verdict is False else None
+        name = _name(self._invariant).replace("<lambda>", "the invariant")
+        return _False(f"{name} returned False") if verdict is False else None
 
     def _violation(self, run: Run, number: int, problem: BaseException) -> Violation:
         outcomes = tuple(actor.outcome for actor in self.actors)
@@ -266,7 +280,7 @@ class _Explorer:
             self._bounds.mishaps,
             outcomes,
             self._stage.documents(),
-            str(problem) if isinstance(problem, _False | Endless) else f"{type(problem).__name__}: {problem}",
+            str(problem) if isinstance(problem, _False | Endless) else _told(problem),
         )
         error = None if isinstance(problem, _False) else problem
         return Violation(run.schedule, number, outcomes, error, timeline)
@@ -315,6 +329,14 @@ def _plain(result: object, what: str) -> None:
     if inspect.iscoroutine(result):
         result.close()
         raise UsageError(f"{what} must be a plain function: it gets a Store, even beside async transactions")
+
+
+def _told(problem: BaseException) -> str:
+    """An error in words; a bare assertion is told by its source."""
+    said = f"{type(problem).__name__}: {problem}"
+    if not str(problem) and (frames := traceback.extract_tb(problem.__traceback__)):
+        said += f"{frames[-1].line} (line {frames[-1].lineno} of {frames[-1].name})"
+    return said
 
 
 def _name(function: Any) -> str:
