@@ -6,6 +6,7 @@ Strictly serializable, applied exactly once, at one round trip. Start with `Stor
 from txstate._codec import JSON
 from txstate._docs import Doc
 from txstate._snapshot import Snapshot
+from txstate.durability import Durability, Fsync, Replicas
 from txstate.errors import (
     CodecError,
     CommitUnknown,
@@ -26,6 +27,7 @@ from txstate.events import (
     Conflicted,
     Disrupted,
     Event,
+    FellShort,
     GaveUp,
     InDoubt,
     Resolved,
@@ -52,11 +54,15 @@ __all__ = [
     "CrossSlotError",
     "Disrupted",
     "Doc",
+    "Durability",
     "Event",
+    "FellShort",
     "FieldNotLoaded",
+    "Fsync",
     "GaveUp",
     "InDoubt",
     "NotDurable",
+    "Replicas",
     "Resolution",
     "Resolved",
     "Retry",

@@ -10,8 +10,10 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
+from txstate import durability as levels
+from txstate._docs import KEEP, Keep
 from txstate._engine.settings import Settings
-from txstate._target import PRIVATE, Fsync, Private, Target, target_of
+from txstate._target import PRIVATE, Policy, Private, Target, target_of
 from txstate.errors import UsageError
 from txstate.retry import Retry, checked
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from txstate._drivers.aio import AsyncDriver
     from txstate._drivers.sync import SyncDriver
+    from txstate.durability import Durability
     from txstate.embedded import EmbeddedServer
     from txstate.events import Event, Stats
 
@@ -80,7 +83,8 @@ class StoreBase(Generic[D]):
         retry: Retry = Retry(),  # noqa: B008 - immutable
         timeout: float = 5.0,
         max_connections: int = 50,
-        fsync: Fsync = "everysec",
+        durability: Durability | None = None,
+        fsync: Policy = "everysec",
         on_event: Callable[[Event], object] | None = None,
     ) -> None:
         """Open a store. No network I/O happens here, but an embedded server is started by a `Store`.
@@ -95,6 +99,8 @@ class StoreBase(Generic[D]):
             retry: how long a transaction is pursued.
             timeout: seconds for one reply of the server, and for connecting.
             max_connections: more transactions than that at once wait, until their deadline.
+            durability: what a commit must have reached before its call returns (`Replicas`, `Fsync`); what falls short
+                raises `NotDurable`, and is applied all the same. None: the server's memory.
             fsync: of an embedded folder: ``"everysec"`` loses at most a second at a power cut, ``"always"`` nothing.
             on_event: called with every event (`txstate.events`), in the thread or task where it happens.
 
@@ -105,7 +111,13 @@ class StoreBase(Generic[D]):
         """
         _check(namespace, timeout, max_connections, on_event)
         opened = target_of(target, client, fsync, asynchronous=self._asynchronous)
-        options = {"namespace": namespace, "retry": checked(retry), "timeout": timeout, "on_event": on_event}
+        options = {
+            "namespace": namespace,
+            "retry": checked(retry),
+            "timeout": timeout,
+            "durability": levels.checked(durability),
+            "on_event": on_event,
+        }
         self._open(opened, max_connections, options)
 
     def _open(self, target: Target, max_connections: int, options: dict[str, Any]) -> None:
@@ -127,16 +139,24 @@ class StoreBase(Generic[D]):
         """
         return self._core.url
 
-    def options(self, *, retry: Retry | None = None, namespace: str | None = None) -> Self:
+    def options(
+        self,
+        *,
+        retry: Retry | None = None,
+        namespace: str | None = None,
+        durability: Durability | Keep | None = KEEP,
+    ) -> Self:
         """A view on the same connections with other settings. Closing it does nothing.
 
         Args:
             retry: how long a transaction is pursued; by default as in this store.
             namespace: prefix of every key, in place of this store's.
+            durability: what a commit must have reached before its call returns; None: the server's memory; by default as
+                in this store.
 
         Raises:
             TypeError: `retry` is not a `txstate.Retry`.
-            UsageError: the namespace is no str.
+            UsageError: the namespace is no str, or the durability none.
         """
         changed: dict[str, Any] = {}
         if retry is not None:
@@ -144,6 +164,8 @@ class StoreBase(Generic[D]):
         if namespace is not None:
             _check(namespace, self._settings.timeout, self._core.max_connections, None)
             changed["namespace"] = namespace
+        if not isinstance(durability, Keep):
+            changed["durability"] = levels.checked(durability)
         view = object.__new__(type(self))
         view._core, view._is_view = self._core, True
         view._settings = replace(self._settings, **changed)
@@ -167,7 +189,8 @@ class StoreBase(Generic[D]):
         if target.embedded and target.folder is None:
             target = replace(target, url=self._core.url)
         options = {
-            name: getattr(self._settings, name) for name in ("namespace", "retry", "timeout", "on_event")
+            name: getattr(self._settings, name)
+            for name in ("namespace", "retry", "timeout", "durability", "on_event")
         }
         return _reopened, (type(self), target, self._core.max_connections, options)
 

@@ -13,7 +13,7 @@ from txstate._drivers.source import Source
 from txstate.embedded import EmbeddedServer, open_folder, open_private
 from txstate.errors import UsageError
 
-Fsync: TypeAlias = Literal["everysec", "always"]
+Policy: TypeAlias = Literal["everysec", "always"]
 
 _HOST_AND_PORT: Final = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[\w.\-]+):\d+(?:/\d+)?")
 
@@ -41,7 +41,7 @@ class Target:
     url: str | None
     folder: str | None
     source: Source | None
-    fsync: Fsync
+    fsync: Policy
 
     @property
     def embedded(self) -> bool:
@@ -68,7 +68,7 @@ class Target:
 
 
 def target_of(
-    target: str | os.PathLike[str] | Private, client: Any, fsync: Fsync, *, asynchronous: bool
+    target: str | os.PathLike[str] | Private, client: Any, fsync: Policy, *, asynchronous: bool
 ) -> Target:
     """Read the arguments of a store.
 

@@ -164,15 +164,22 @@ class UsageError(TxStateError):
 
 
 class NotDurable(TxStateError):  # noqa: N818 - the name is part of the public contract
-    """Applied, but fewer replicas or disks have it than asked. Don't apply it again.
+    """Applied, but fewer replicas or disks have it than asked, or could be asked in time. Don't apply it again.
+
+    The transaction is committed: callbacks of `on_commit` have run, others see it. A failover or a power cut may still
+    lose it, as a whole.
 
     Attributes:
         result: what the call would have returned.
+        replicas: how many replicas confirmed it in time; None if there was no answer.
+        local: whether the server's own disk has it; None if there was no answer, or it was not asked.
     """
 
-    def __init__(self, message: str, *, result: Any) -> None:
+    def __init__(
+        self, message: str, *, result: Any, replicas: int | None = None, local: bool | None = None
+    ) -> None:
         super().__init__(message)
-        self.result = result
+        self.result, self.replicas, self.local = result, replicas, local
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)

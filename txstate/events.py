@@ -35,6 +35,21 @@ class Committed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FellShort:
+    """A commit was applied, but reached fewer replicas or disks in time than asked: the caller gets `NotDurable`.
+
+    Attributes:
+        keys: what it wrote.
+        replicas: how many replicas confirmed it; None if there was no answer.
+        local: whether the server's own disk has it; None if there was no answer, or it was not asked.
+    """
+
+    keys: tuple[str, ...]
+    replicas: int | None
+    local: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Conflicted:
     """An attempt met another writer, was not applied, and will be tried again if the policy allows.
 
@@ -114,7 +129,9 @@ class CallbackFailed:
     error: Exception
 
 
-Event: TypeAlias = Committed | Conflicted | Disrupted | InDoubt | Resolved | GaveUp | CallbackFailed
+Event: TypeAlias = (
+    Committed | FellShort | Conflicted | Disrupted | InDoubt | Resolved | GaveUp | CallbackFailed
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +140,7 @@ class Stats:
 
     Attributes:
         commits: writing transactions that were applied.
+        not_durable: of those, less durable than asked: `NotDurable`.
         reads: read-only transactions, and reads outside of transactions, that completed.
         attempts: runs of a transaction, the first ones included.
         conflicts: attempts that met another writer.
@@ -137,6 +155,7 @@ class Stats:
     """
 
     commits: int = 0
+    not_durable: int = 0
     reads: int = 0
     attempts: int = 0
     conflicts: int = 0

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import redis
 
-from txstate import AsyncTx, CommitUnknown, TxStateError
+from txstate import AsyncTx, CommitUnknown, NotDurable, TxStateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +41,7 @@ class Tally:
         acknowledged: calls that returned.
         applied: transactions found in the documents.
         unknown: calls that raised `CommitUnknown`.
+        not_durable: calls that raised `NotDurable`; they count as neither acknowledged nor failed.
         failed: calls that raised any other of the library's errors, which says that nothing was applied.
         lost: acknowledged, but not applied.
         doubled: applied more than once.
@@ -52,6 +53,7 @@ class Tally:
     acknowledged: int = 0
     applied: int = 0
     unknown: int = 0
+    not_durable: int = 0
     failed: int = 0
     lost: int = 0
     doubled: int = 0
@@ -87,6 +89,7 @@ class Ledger:
         self.keys = (f"{name}:1", f"{name}:2")
         self.acknowledged: set[str] = set()
         self.unknown: dict[str, CommitUnknown] = {}
+        self.not_durable: dict[str, NotDurable] = {}
         self.failed: dict[str, BaseException] = {}
         self._markers: list[str] = []
         self._called: dict[str, int] = {}
@@ -118,6 +121,8 @@ class Ledger:
             twin.run(self.append, marker)
         except CommitUnknown as error:
             self.unknown[marker] = error
+        except NotDurable as error:
+            self.not_durable[marker] = error
         except TxStateError as error:
             self.failed[marker] = error
         else:
@@ -142,6 +147,7 @@ class Ledger:
             acknowledged=len(self.acknowledged),
             applied=len(times),
             unknown=len(self.unknown),
+            not_durable=len(self.not_durable),
             failed=len(self.failed),
             lost=len(self.acknowledged - times.keys()),
             doubled=sum(count > 1 for count in times.values()),

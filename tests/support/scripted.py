@@ -327,6 +327,12 @@ class Wire:
     def _do_hpexpiretime(self, _name: bytes, _fields: str, count: int, *_: bytes) -> list[int]:
         return [-1] * int(count)
 
+    def _do_wait(self, *_: object) -> int:
+        return 2
+
+    def _do_waitaof(self, *_: object) -> list[int]:
+        return [1, 2]
+
     def _do_eval(self, *_: object) -> bytes:
         return b"written"
 

@@ -49,7 +49,7 @@ def test_the_rights_are_proved_on_each_new_connection_before_anything_else() -> 
 @pytest.mark.parametrize("at", range(4))
 def test_a_server_that_refuses_to_prove_the_rights_gets_no_transaction(at: int) -> None:
     wire = Wire(a={"n": 1})
-    replies: list[object] = [b"OK", [], b"OK", b"OK", CLEAN, [-2], b"", [b"master"], {}]
+    replies: list[object] = [b"OK", [], b"OK", b"OK", CLEAN, [-2], b"", [b"master"], {}, 0, [1, 0], [1, 0]]
     replies[at] = error("NOPERM no permissions to run this command")
     wire.next("proof", replies)
     with pytest.raises(ServerRefused) as refused:

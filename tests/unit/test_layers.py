@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parents[2] / "txstate"
 
 LAYERS = (
-    {"errors", "resolution", "events", "retry", "_effects"},
+    {"errors", "resolution", "events", "retry", "durability", "_effects"},
     {"_codec", "_changes", "_record", "_snapshot", "_docs"},
     {"_engine"},
     {"_drivers"},

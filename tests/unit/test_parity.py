@@ -22,6 +22,7 @@ from txstate import (
     AsyncStore,
     AsyncTx,
     Doc,
+    Durability,
     Event,
     Resolution,
     Retry,
@@ -45,7 +46,13 @@ class StoreContract(Protocol):
     def close(self) -> None: ...
     @property
     def url(self) -> str: ...
-    def options(self, *, retry: Retry | None = None, namespace: str | None = None) -> Self: ...
+    def options(
+        self,
+        *,
+        retry: Retry | None = None,
+        namespace: str | None = None,
+        durability: Durability | Keep | None = KEEP,
+    ) -> Self: ...
     def stats(self) -> Stats: ...
     def run(self, function: Callable[Concatenate[Tx, P], R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     def get(self, key: str, fields: Sequence[str] | None = None) -> Snapshot | None: ...
@@ -171,6 +178,7 @@ def test_options_of_a_store() -> None:
             "namespace": "",
             "timeout": 5.0,
             "max_connections": 50,
+            "durability": None,
             "fsync": "everysec",
             "on_event": None,
         }
@@ -288,7 +296,10 @@ def test_names_are_what_is_offered() -> None:
         (txstate.FieldNotLoaded("k", "f"), {"key": "k", "field": "f"}),
         (txstate.CrossSlotError("m", keys=["a", "b"]), {"keys": ("a", "b")}),
         (txstate.UsageError("m"), {}),
-        (txstate.NotDurable("m", result=5), {"result": 5}),
+        (
+            txstate.NotDurable("m", result=5, replicas=1, local=False),
+            {"result": 5, "replicas": 1, "local": False},
+        ),
         (
             txstate.CommitUnknown("m", token="t", known=Resolution.UNKNOWN, replies=[1]),  # noqa: S106 - no password
             {"token": "t", "known": Resolution.UNKNOWN, "replies": (1,)},

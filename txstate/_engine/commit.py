@@ -13,6 +13,7 @@ from txstate._codec import VERSION_FIELD, decode_name
 from txstate._docs import KEEP
 from txstate._effects import Lost, ReplyError, Unreachable
 from txstate._engine.attempt import State
+from txstate._engine.confirm import confirm, confirmation_of
 from txstate._engine.guarded import guarded_verdict, guarded_write
 from txstate._engine.outcome import Committed, Conflict, Outage, Partial, Refused, failure, verdict
 from txstate._engine.resolve import Evidence, Finding, resolve
@@ -56,43 +57,60 @@ def _write(
 ) -> Steps[Committed | Conflict | Outage | Refused]:
     """Send the transaction, with the tail that arms the socket behind it."""
     keys = [record.key for record in changes]
-    try:
-        session, patience = attempt.session, attempt.remaining()
-    except Unreachable as error:
-        return Outage(error)
-    if session.token_error is not None:
-        return failure(session.token_error, "committing", keys)
+    hindrance = _hindrance(attempt, keys)
+    if hindrance is not None:
+        return hindrance
+    session = attempt.session
     number = session.next_id()
     writes = _writes(attempt, changes, number)
     volatile = attempt.read_set.volatile()
     commands = [("MULTI",), *(guarded_write(volatile, writes) if volatile else writes), ("EXEC",)]
+    # Half of what is left of the call at most, so that as much remains to resolve in.
+    soon, broken = max(0.001, attempt.left() / 2), None
+    confirmation = confirmation_of(attempt.settings.durability, soon / 2)
     tail = attempt.tail()
     attempt.doubt = Evidence(session.token, number, _versions(attempt, changes))
     try:
-        # Half of what is left of the call at most, so that as much remains to resolve in.
         replies: Sequence[object] = yield from attempt.exchange(
-            [*commands, *(tail.commands if tail else ())], min(patience, attempt.left() / 2)
+            [*commands, *confirmation.commands, *(tail.commands if tail else ())],
+            min(attempt.settings.timeout + confirmation.seconds, soon),
         )
     except Lost as lost:
         if not lost.sent:
             attempt.doubt = None
-        replies = lost.replies[: len(commands)]
-        if len(replies) == len(commands):
-            _settle(attempt, changes, _judged(replies, keys, guarded=bool(volatile)))
+        replies = lost.replies
+        if len(replies) >= len(commands):
+            _settle(attempt, changes, _judged(replies[: len(commands)], keys, guarded=bool(volatile)))
         if lost.interruption is not None:
             raise lost.interruption from None
         if len(replies) < len(commands):
             return (yield from _in_doubt(attempt, lost)) if lost.sent else Outage(lost)
-        tail = None
+        tail, broken = None, lost
     session.watching = tail is not None
     outcome = _judged(replies[: len(commands)], keys, guarded=bool(volatile))
     _settle(attempt, changes, outcome)
-    if tail is not None and isinstance(outcome, Committed | Conflict):
-        tail.take(replies[len(commands) :])
     if isinstance(outcome, Partial):
         assert attempt.in_part is not None  # noqa: S101 - set just now
         raise attempt.in_part
+    behind = replies[len(commands) :]
+    if tail is not None and isinstance(outcome, Committed | Conflict):
+        tail.take(behind[len(confirmation.commands) :])
+    if confirmation.commands and isinstance(outcome, Committed):
+        return Committed(confirmation.shortfall(behind, broken))
     return outcome
+
+
+def _hindrance(attempt: Attempt, keys: Sequence[str]) -> Outage | Refused | None:
+    """Why nothing can be committed, as far as that is known before anything is sent."""
+    try:
+        session = attempt.session
+        attempt.remaining()
+    except Unreachable as error:
+        return Outage(error)
+    if session.token_error is not None:
+        return failure(session.token_error, "committing", keys)
+    unable = session.objection(attempt.settings.durability)
+    return None if unable is None else Refused(unable)
 
 
 def _judged(
@@ -167,7 +185,8 @@ def _in_doubt(attempt: Attempt, lost: Lost) -> Steps[Committed | Conflict | Outa
         attempt.doubt = None
         return Outage(lost)
     _settle(attempt, _changes(attempt), Committed())
-    return Committed()
+    assert attempt.channel is not None  # noqa: S101 - it was resolved on it
+    return Committed((yield from confirm(attempt.channel, evidence, attempt.settings, attempt.left())))
 
 
 def _resolve(attempt: Attempt, evidence: Evidence, finding: Finding) -> Steps[None]:

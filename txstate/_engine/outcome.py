@@ -16,6 +16,8 @@ from txstate.errors import CrossSlotError, ServerRefused, TxStateError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from txstate._engine.confirm import Shortfall
+
 PASSING: Final = frozenset(
     {"LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "MOVED", "ASK"}
 )
@@ -27,7 +29,13 @@ _MAX_CLIENTS: Final = "max number of clients"
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """EXEC answered with its array: applied."""
+    """EXEC answered with its array: applied.
+
+    Attributes:
+        shortfall: what it lacks of the durability that was asked for, if anything.
+    """
+
+    shortfall: Shortfall | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from txstate.retry import Pacing
 
 if TYPE_CHECKING:
     from txstate._docs import Record
+    from txstate._engine.confirm import Shortfall
     from txstate._engine.settings import Settings
     from txstate.errors import TxStateError
 
@@ -69,7 +70,7 @@ class Pursuit:
     def _elapsed(self) -> float:
         return self._settings.clock() - self._started
 
-    def committed(self, attempt: Attempt) -> None:
+    def committed(self, attempt: Attempt, shortfall: Shortfall | None) -> None:
         """Count and report."""
         attempt.state = State.COMMITTED
         written = attempt.written
@@ -82,6 +83,11 @@ class Pursuit:
                     attempts=attempt.number,
                     elapsed=self._elapsed,
                 )
+            )
+        if shortfall is not None:
+            self._settings.counters.add(not_durable=1)
+            self._settings.emit(
+                events.FellShort(keys=written, replicas=shortfall.replicas, local=shortfall.local)
             )
 
     def pause_after(self, outcome: Conflict | GiveWay | Outage | Refused, attempt: Attempt) -> float:

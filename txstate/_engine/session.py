@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from txstate._effects import Connect, ReplyError, Send
+from txstate._engine.confirm import PROBES, objection
 from txstate._engine.outcome import because, passing, refusal
 from txstate.errors import ServerRefused
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from txstate._effects import Channel, Command, Steps
     from txstate._engine.armed import Armed
     from txstate._engine.settings import Settings
+    from txstate.durability import Durability
+    from txstate.errors import TxStateError
 
 _VOLATILE_FIELDS: Final = re.compile(rb"(?:subexpiry|keys_with_volatile_items)=[1-9]")
 _ROLES: Final = (b"master", b"slave", b"replica", b"sentinel")
@@ -46,6 +49,7 @@ class Session:
         role: the command that tells whether the server is a primary; None if none is allowed.
         field_ttls: see `FieldTTLs`.
         armed: a snapshot that is watched already.
+        probed: what the server answered to the `PROBES` of durability.
     """
 
     __slots__ = (
@@ -53,6 +57,7 @@ class Session:
         "commits",
         "field_ttls",
         "flags",
+        "probed",
         "role",
         "token",
         "token_error",
@@ -69,12 +74,17 @@ class Session:
         self.role: Command | None = None
         self.field_ttls = FieldTTLs.NONE
         self.armed: Armed | None = None
+        self.probed: Sequence[object] = ()
         self.commits = 0
 
     def next_id(self) -> bytes:
         """A value for the token that it has never had: a counter suffices, as the token's name is random."""
         self.commits += 1
         return b"%d" % self.commits
+
+    def objection(self, durability: Durability | None) -> TxStateError | None:
+        """Why nothing can be committed here so that it is as durable as this; None: it can."""
+        return objection(durability, self.probed)
 
 
 def connect(channel: Channel, settings: Settings, timeout: float) -> Steps[Session]:
@@ -88,6 +98,7 @@ def connect(channel: Channel, settings: Settings, timeout: float) -> Steps[Sessi
         Lost: it broke at once.
         ReplyError: the server refuses for now (`passing`).
         ServerRefused: it refuses for good.
+        UsageError: it can't do what the store's durability asks for.
     """
     if not channel.connected:
         try:
@@ -101,7 +112,7 @@ def connect(channel: Channel, settings: Settings, timeout: float) -> Steps[Sessi
     try:
         replies = yield Send(channel, _proof(session.token), timeout)
         settings.counters.add(round_trips=1)
-        _judge(session, replies, settings.reserved)
+        _judge(session, replies, settings)
     except BaseException:
         channel.drop()
         raise
@@ -120,11 +131,12 @@ def _proof(token: bytes) -> list[Command]:
         ("INFO", "keyspace"),
         ("ROLE",),
         ("HELLO",),
+        *PROBES,
     ]
 
 
-def _judge(session: Session, replies: Sequence[object], reserved: str) -> None:
-    multi, execute, watch, unwatch, info, field_ttl, keyspace, role, hello = replies
+def _judge(session: Session, replies: Sequence[object], settings: Settings) -> None:
+    multi, execute, watch, unwatch, info, field_ttl, keyspace, role, hello, *session.probed = replies
     for reply in replies:
         if isinstance(reply, ReplyError) and passing(because(reply)):
             raise because(reply)
@@ -132,7 +144,7 @@ def _judge(session: Session, replies: Sequence[object], reserved: str) -> None:
         if isinstance(reply, ReplyError):
             raise refusal(
                 because(reply),
-                f"proving that MULTI, EXEC, WATCH and UNWATCH are allowed, on keys {reserved!r}*",
+                f"proving that MULTI, EXEC, WATCH and UNWATCH are allowed, on keys {settings.reserved!r}*",
             )
     if execute != []:
         raise ServerRefused(
@@ -150,6 +162,9 @@ def _judge(session: Session, replies: Sequence[object], reserved: str) -> None:
             session.role = command
             require_primary(name)
             break
+    unable = session.objection(settings.durability)
+    if unable is not None:
+        raise unable
 
 
 def client_flags(info: object) -> bytes | None:

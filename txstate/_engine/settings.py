@@ -15,6 +15,7 @@ from txstate.retry import Retry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from txstate.durability import Durability
     from txstate.events import Event
 
 logger: Final = logging.getLogger("txstate")
@@ -35,6 +36,7 @@ class Settings:
         namespace: prefix of every key.
         retry: the policy.
         timeout: seconds for one reply, and for connecting.
+        durability: what a commit must have reached before its call returns.
         on_event: called with every event.
         counters: where to count.
         patience: how many times one call gives way to another's claim, at most.
@@ -47,6 +49,7 @@ class Settings:
     namespace: str = ""
     retry: Retry = field(default_factory=Retry)
     timeout: float = 5.0
+    durability: Durability | None = None
     on_event: Callable[[Event], object] | None = None
     counters: Counters = field(default_factory=Counters)
     patience: int = 40

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from txstate._effects import Steps
     from txstate._engine.armed import Wanted
+    from txstate._engine.confirm import Shortfall
     from txstate._engine.settings import Settings
 
 _NOTHING: Final[Wanted] = {}
@@ -42,21 +43,24 @@ def transact(
         What `finish`, or else the function, returned in the attempt that was committed.
 
     Raises:
+        NotDurable: it was committed, and is less durable than the settings ask for.
         TxStateError: as documented for each; only `CommitUnknown` leaves it open whether the write happened.
         BaseException: what the function raised, or an interruption.
     """
     call = Pursuit(settings)
     attempt = call.first()
+    shortfall: Shortfall | None = None
     try:
         while True:
             outcome, result = yield from _once(attempt, body, wanted, call)
             if isinstance(outcome, Committed):
-                call.committed(attempt)
+                call.committed(attempt, outcome.shortfall)
                 if finish is not None:
                     result = finish(attempt, result)
                 attempt.release()
                 yield from _call_back(attempt)
-                return result
+                shortfall = outcome.shortfall
+                break
             pause = call.pause_after(outcome, attempt)
             wanted = attempt.wanted(wanted)
             if not isinstance(outcome, Outage):
@@ -74,6 +78,9 @@ def transact(
     finally:
         attempt.release()
         attempt.end()
+    if shortfall is not None:
+        raise shortfall.error(result)
+    return result
 
 
 def _once(

@@ -1,0 +1,87 @@
+"""How safe a commit must be before its call returns. Knows nothing of how that is found out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import TypeAlias
+
+from txstate.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """A commit must have reached replicas before its call returns: a failover to one of them won't lose it.
+
+    By WAIT, in the commit's own round trip. What falls short raises `NotDurable`, and is applied all the same. WAIT is
+    no consensus: a replica that has not confirmed may be promoted too, and the commit is then lost.
+
+    Args:
+        n: how many replicas, at least 1.
+        timeout: seconds to wait for them, at most; the call's deadline shortens it.
+
+    Raises:
+        UsageError: an argument is out of range.
+    """
+
+    n: int
+    _: KW_ONLY
+    timeout: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_count("Replicas", "n", self.n, 1)
+        _check_timeout("Replicas", self.timeout)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fsync:
+    """A commit must be on disk before its call returns: a power cut won't lose it.
+
+    By WAITAOF (Redis 7.2 and later, Valkey), in the commit's own round trip. What falls short raises `NotDurable`, and
+    is applied all the same. With ``appendfsync everysec`` the disk takes up to a second, so give it that.
+
+    Args:
+        local: on the disk of the server itself, which must have ``appendonly yes``.
+        replicas: on the disks of as many replicas.
+        timeout: seconds to wait for them, at most; the call's deadline shortens it.
+
+    Raises:
+        UsageError: an argument is out of range, or nothing is asked for.
+    """
+
+    local: bool = True
+    replicas: int = 0
+    timeout: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.local, bool):
+            raise UsageError(f"Fsync(local=) takes a bool, not {self.local!r}")
+        _check_count("Fsync", "replicas", self.replicas, 0)
+        _check_timeout("Fsync", self.timeout)
+        if not self.local and not self.replicas:
+            raise UsageError("Fsync(local=False, replicas=0) asks for nothing; for that pass durability=None")
+
+
+Durability: TypeAlias = Replicas | Fsync
+"""What `durability=` takes."""
+
+
+def checked(durability: object) -> Durability | None:
+    """The argument, if it is one.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if durability is None or isinstance(durability, Replicas | Fsync):
+        return durability
+    raise UsageError(f"durability= takes a txstate.Replicas, a txstate.Fsync or None, not {durability!r}")
+
+
+def _check_count(kind: str, name: str, count: object, least: int) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < least:
+        raise UsageError(f"{kind}({name}=) takes an int of {least} or more, not {count!r}")
+
+
+def _check_timeout(kind: str, timeout: object) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+        raise UsageError(f"{kind}(timeout=) takes a positive, finite number of seconds, not {timeout!r}")
