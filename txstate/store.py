@@ -89,6 +89,7 @@ class Store(StoreBase[SyncDriver]):
         Raises:
             ConflictError: others were faster, up to the limits of `Retry`. Nothing was applied.
             StoreUnavailable, ServerRefused, WrongType, CodecError, FieldNotLoaded, UsageError: nothing was applied.
+            NotDurable: it was applied, and is less durable than asked.
             CommitUnknown: it may have been applied, once.
         """
         result: R = self._transact(function, args, kwargs)
