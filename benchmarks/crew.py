@@ -40,7 +40,7 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._dismiss()
+        self.renew()
 
     def run(self, jobs: Sequence[Job]) -> list[Done]:
         """Let as many workers as there are jobs do them, from a common start.
@@ -64,7 +64,7 @@ class Crew:
                 pipe.send(begun)
             return self._collect(pipes, Done, max(job.seconds for job in jobs) + _PATIENCE)
         except PeerError:
-            self._dismiss()
+            self.renew()
             raise
 
     def _collect(
@@ -102,8 +102,8 @@ class Crew:
         self._pipes.append(ours)
         self._processes.append(process)
 
-    def _dismiss(self) -> None:
-        """End all workers, by request, by SIGTERM, by SIGKILL."""
+    def renew(self) -> None:
+        """End all workers, by request, by SIGTERM, by SIGKILL; the next run gets new ones."""
         for pipe in self._pipes:
             with contextlib.suppress(OSError):  # it may have ended already
                 pipe.send(None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import queue
 import signal
 import socket
@@ -40,6 +41,7 @@ class DelayProxy:
     def __init__(self, port: int, delay: float) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
+        self._pipe = ours
         self._process = context.Process(target=_serve, args=(theirs, port, delay), daemon=True)
         self._process.start()
         theirs.close()
@@ -56,6 +58,7 @@ class DelayProxy:
 
     def close(self) -> None:
         """End it."""
+        self._pipe.close()
         self._process.terminate()
         self._process.join(_END)
         if self._process.is_alive():
@@ -65,6 +68,7 @@ class DelayProxy:
 
 def _serve(pipe: Connection, port: int, delay: float) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
+    threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         pipe.send(listener.getsockname()[1])
         while True:
@@ -74,6 +78,13 @@ def _serve(pipe: Connection, port: int, delay: float) -> None:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _carry(client, server, delay)
             _carry(server, client, delay)
+
+
+def _end_with(pipe: Connection) -> None:
+    """Outlive nobody: the parent never writes, so what comes is its end, however it came."""
+    with contextlib.suppress(EOFError, OSError):
+        pipe.recv()
+    os._exit(0)
 
 
 def _carry(source: socket.socket, target: socket.socket, delay: float) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from benchmarks.machine import pin
+from benchmarks import machine
 from benchmarks.peers import PEERS
 from benchmarks.peers.base import AsyncPeer, Peer
 from benchmarks.workloads import Ledger, Workload
@@ -67,20 +67,22 @@ class Done:
     """What a worker did.
 
     Attributes:
-        completed: operations that ended within the time.
+        completed: operations of each task that ended within the time.
         latencies: seconds of each acknowledged operation, those that ended late included.
         ledger: what was acknowledged, the warm-up included.
         attempts: how often changes were tried.
         errors: how often each kind came, and one example of it.
         thoughts: seconds and attempts of each operation, where `Job.thoughts` asked for it.
+        peak_bytes: the most that the process grew by; None: can't be told here.
     """
 
-    completed: int = 0
+    completed: list[int] = field(default_factory=list)
     latencies: array[float] = field(default_factory=lambda: array("d"))
     ledger: Ledger = field(default_factory=Ledger)
     attempts: int = 0
     errors: dict[str, tuple[int, str]] = field(default_factory=dict)
     thoughts: list[tuple[float, int]] = field(default_factory=list)
+    peak_bytes: int | None = None
 
 
 class Flag(Protocol):
@@ -119,12 +121,15 @@ async def _work_async(peer: AsyncPeer, job: Job, start: Callable[[], float], sto
         tally = _Tally(peer, job)
         if job.warm_up:
             until = perf_counter() + job.warm_up
-            await _hammer_async(peer, tally, until, stop)
+            warm = [_hammer_async(peer, tally, until, stop, task=task) for task in range(job.tasks)]
+            await asyncio.gather(*warm)
             if tally.operations < _WARM:
                 await _hammer_async(peer, tally, until + _WARM_LONGER, stop, most=_WARM)
         tally.begin()
         until = start() + job.seconds
-        await asyncio.gather(*(_hammer_async(peer, tally, until, stop) for _ in range(job.tasks)))
+        await asyncio.gather(
+            *(_hammer_async(peer, tally, until, stop, task=task) for task in range(job.tasks))
+        )
         return tally.result()
 
 
@@ -142,7 +147,8 @@ class _Tally:
         self._peer, self._job = peer, job
         self._measuring = False
         self._before = 0
-        self._done = Done()
+        self._done = Done(completed=[0] * job.tasks)
+        self._memory: int | None = None
         self._failing = 0
         self._errors: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
@@ -156,8 +162,9 @@ class _Tally:
         """The warm-up is over: from now on it counts."""
         self._measuring = True
         self._before = self._peer.attempts
+        self._memory = machine.memory()
 
-    def done(self, op: Op, begun: float, ended: float, until: float) -> None:
+    def done(self, op: Op, begun: float, ended: float, until: float, task: int = 0) -> None:
         """Enter an acknowledged operation."""
         done = self._done
         self.operations += 1
@@ -168,7 +175,7 @@ class _Tally:
             return
         done.latencies.append(ended - begun)
         if ended <= until:
-            done.completed += 1
+            done.completed[task] += 1
         if self._job.thoughts:
             before = sum(attempts for _, attempts in done.thoughts)
             done.thoughts.append((ended - begun, self._peer.attempts - self._before - before))
@@ -189,6 +196,8 @@ class _Tally:
     def result(self) -> Done:
         """All of it."""
         self._done.attempts = self._peer.attempts - self._before
+        if self._memory is not None:
+            self._done.peak_bytes = machine.peak_memory() - self._memory
         self._done.errors = {kind: (number, self._examples[kind]) for kind, number in self._errors.items()}
         return self._done
 
@@ -211,7 +220,7 @@ def _hammer(peer: Peer, tally: _Tally, until: float, stop: Flag, most: int = sys
 
 
 async def _hammer_async(
-    peer: AsyncPeer, tally: _Tally, until: float, stop: Flag, most: int = sys.maxsize
+    peer: AsyncPeer, tally: _Tally, until: float, stop: Flag, *, task: int = 0, most: int = sys.maxsize
 ) -> None:
     ops = tally.ops
     while (begun := perf_counter()) < until and tally.operations < most and not stop.value:
@@ -224,7 +233,7 @@ async def _hammer_async(
         except Exception as error:  # noqa: BLE001 - as above
             tally.failed(error)
             continue
-        tally.done(op, begun, perf_counter(), until)
+        tally.done(op, begun, perf_counter(), until, task)
 
 
 def serve(pipe: Any, stop: Flag) -> None:
@@ -237,7 +246,7 @@ def serve(pipe: Any, stop: Flag) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its workers in order
     try:
         while (job := pipe.recv()) is not None:
-            pin(0, job.cpus)
+            machine.pin(0, job.cpus)
 
             def start() -> float:
                 pipe.send("ready")

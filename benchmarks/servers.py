@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _START: Final = 20.0
+_PATHS: Final = ("executable", "config_file")
 _POSTGRES: Final = ("/usr/lib/postgresql", "/usr/local/lib/postgresql")
+_DIE_WITH_US: Final = (
+    ("setpriv", "--pdeathsig", "KILL") if sys.platform == "linux" and shutil.which("setpriv") else ()
+)
+"""So that not even a run that is killed leaves a server behind, where the system can do that."""
 _ZEO: Final = """
 <zeo>
     address {address}
@@ -96,10 +101,10 @@ class Servers:
         return self._places[key]
 
     def info(self) -> dict[str, Any]:
-        """Redis's INFO, all of its default sections."""
+        """Redis's INFO, all of its default sections, but for where its files are."""
         with redis.Redis.from_url(self.place("redis", "tcp").address) as client:
             found: dict[str, Any] = client.info()
-            return found
+            return {name: value for name, value in found.items() if name not in _PATHS}
 
     def _start(self, server: str, transport: str, delay: float) -> None:
         if server == "file":
@@ -171,8 +176,10 @@ class Servers:
         self, command: Sequence[str], is_up: Callable[[], bool], *, stop: int = signal.SIGTERM, **how: Any
     ) -> None:
         """Start a process, pin it before it starts others, and wait until it can be used."""
+        name = Path(command[0]).name
         log = (self._folder / f"log-{len(self._places)}").open("w+")
         self._ends.callback(log.close)
+        command = [*_DIE_WITH_US, *command]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **how)  # noqa: S603 - as above
         self._ends.callback(_end, process, stop)
         pin(process.pid, self._cpus)
@@ -180,7 +187,7 @@ class Servers:
         while not is_up():
             if process.poll() is not None or time.monotonic() > deadline:
                 log.seek(0)
-                raise MissingError(f"{Path(command[0]).name} does not start: {log.read()[-500:]}")
+                raise MissingError(f"{name} does not start: {log.read()[-500:]}")
             time.sleep(0.01)
 
 

@@ -70,6 +70,11 @@ class Workload:
         texts: Document = {f"t{index}": "x" * self.width for index in range(self.fields - self.counters)}
         return {f"doc:{index}": numbers | texts for index in range(self.documents)}
 
+    @property
+    def size(self) -> int:
+        """Bytes of one document's names and values."""
+        return sum(len(name) + len(str(value)) for name, value in self.initial()["doc:0"].items())
+
     def stream(self, seed: str) -> list[Op]:
         """Operations, to be repeated over and over; the same ones for the same seed."""
         rng = random.Random(seed)  # noqa: S311 - to be repeatable

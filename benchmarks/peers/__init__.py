@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.util
 from typing import Final
 
+from benchmarks.peers.bare import BareSocket
 from benchmarks.peers.base import AsyncPeer, Peer, Place
 from benchmarks.peers.elsewhere import ZODB, PostgreSQL, SQLite
-from benchmarks.peers.own import AsyncUpdate, FieldsUpdate, ReadOnly, Update
+from benchmarks.peers.own import AsyncUpdate, FieldsUpdate, Put, ReadOnly, Update
 from benchmarks.peers.redis_libraries import Coredis, Pottery, PotteryRedlock, PythonRedisLock
 from benchmarks.peers.redis_py import AsyncTransaction, Lock, Ping, Script, Transaction
 
@@ -19,6 +20,7 @@ PEERS: Final[dict[str, type[Peer | AsyncPeer]]] = {
     "redis-py-lock": Lock,
     "lua-script": Script,
     "redis-py-ping": Ping,
+    "bare-socket": BareSocket,
     "coredis": Coredis,
     "pottery": Pottery,
     "pottery-redlock": PotteryRedlock,
@@ -28,6 +30,7 @@ PEERS: Final[dict[str, type[Peer | AsyncPeer]]] = {
     "zodb": ZODB,
     "txstate-fields": FieldsUpdate,
     "txstate-read-only": ReadOnly,
+    "txstate-put": Put,
     "txstate-async": AsyncUpdate,
     "redis-py-async-transaction": AsyncTransaction,
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from benchmarks.peers.base import AsyncPeer, Peer
 from benchmarks.peers.redis_py import OnHashes
-from txstate import AsyncStore, Store
+from txstate import AsyncStore, Store, VersionMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +90,28 @@ class ReadOnly(Update):
     def _look(self, tx: Tx, op: Op) -> None:
         for doc in tx.get_many(op.keys):
             doc[op.field]
+
+
+class Put(Update):
+    """Writes whole documents, if nobody has since they were read: HTTP's If-Match."""
+
+    title = "txstate, put"
+    form = "store.get(key), then store.put(key, document, if_version=...), again after VersionMismatch"
+
+    def change(self, op: Op) -> None:
+        """Replace the document, until nobody was faster. Several documents have no version in common."""
+        if len(op.keys) > 1:
+            super().change(op)
+            return
+        while True:
+            self.attempts += 1
+            snapshot = self._store.get(op.keys[0])
+            assert snapshot is not None  # noqa: S101 - it was put there
+            document = snapshot.to_dict()
+            document[op.field] += op.by[0]
+            with contextlib.suppress(VersionMismatch):
+                self._store.put(op.keys[0], document, if_version=snapshot.version)
+                return
 
 
 class AsyncUpdate(OnHashes, AsyncPeer):

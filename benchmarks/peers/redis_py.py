@@ -28,6 +28,9 @@ _POLL: Final = 0.01
 """Seconds between a lock's tries. With the default of 0.1 all but one of 16 processes starve; with 0.001 their polling
 takes the server's time."""
 
+CONNECTIONS: Final = 50
+"""Of one asyncio client: txstate's default. redis-py's plain pool raises errors where tasks outnumber connections."""
+
 _SCRIPT: Final = """
 local field = ARGV[1]
 local values = {}
@@ -190,12 +193,13 @@ class AsyncTransaction(OnHashes, AsyncPeer):
     """`Redis.transaction` of redis.asyncio."""
 
     title = "redis-py transaction, asyncio"
-    form = "await redis.asyncio.Redis.transaction(function, *keys)"
+    form = "await redis.asyncio.Redis.transaction(function, *keys), from a BlockingConnectionPool of 50 connections"
     module = "redis"
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        self._client: Any = redis.asyncio.Redis.from_url(place.address)
+        pool = redis.asyncio.BlockingConnectionPool.from_url(place.address, max_connections=CONNECTIONS)
+        self._client: Any = redis.asyncio.Redis.from_pool(pool)
 
     async def change(self, op: Op) -> None:
         """Add in a transaction."""
