@@ -6,9 +6,8 @@ used in between, and nothing of commands: the engine turns `Changes` into them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txstate._codec import JSON, VERSION_FIELD, encode, encode_name, is_same
 
@@ -39,8 +38,7 @@ NOT_LOADED: Final = Absent.NOT_LOADED
 """In place of a value: there may be one, only other fields were fetched."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(NamedTuple):
     """What a commit has to do to one document, besides writing its version.
 
     Attributes:

@@ -23,6 +23,7 @@ VERSION_NAME = "__version__"
 VERSION_FIELD = b"__version__"
 VERSION_END = 2**53
 """Versions are below this, so that clients that count in doubles read them exactly."""
+_VERSION_DIGITS = len(str(VERSION_END))
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 MAX_DEPTH = 254
@@ -63,6 +64,9 @@ def normalize(value: JSON, *, key: str, field: str) -> JSON:
     Raises:
         CodecError: something in it can't be stored; says what, where, and what to store instead.
     """
+    kind = type(value)
+    if kind is bool or (kind is int and INT_MIN <= value <= INT_MAX) or (kind is str and value.isascii()):
+        return value
     try:
         return _copy(value, 0)
     except _RefusedError as refused:
@@ -101,6 +105,8 @@ def is_same(encoded: bytes, raw: bytes) -> bool:
     """Whether stored bytes mean the same as an encoded value, however they are formatted."""
     if encoded == raw:
         return True
+    if raw.isdigit():  # a plain integer is written in one way only
+        return False
     try:
         return orjson.dumps(decode(raw, key="", field="")) == encoded
     except CodecError:
@@ -134,7 +140,8 @@ def encode_name(name: object, *, key: str) -> bytes:
     Raises:
         CodecError: not a str, reserved, or text that no bytes are read as.
     """
-    name = plain_name(name, key=key)
+    if type(name) is not str:
+        name = plain_name(name, key=key)
     if name == VERSION_NAME:
         message = "is the library's own field; read .version, and use another name for yours"
         raise CodecError(message, key=key, field=name)
@@ -164,7 +171,7 @@ def decode_version(raw: bytes | None, *, key: str) -> int:
     """
     if raw is None:
         return 1
-    if raw.isdigit() and len(raw) <= len(str(VERSION_END)) and not raw.startswith(b"0"):
+    if raw.isdigit() and len(raw) <= _VERSION_DIGITS and not raw.startswith(b"0"):
         version = int(raw)
         if version < VERSION_END:
             return version

@@ -10,7 +10,7 @@ to build.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from txstate._engine.session import Session
@@ -19,6 +19,19 @@ T = TypeVar("T")
 
 Command: TypeAlias = tuple[bytes | str, ...]
 """One Redis command: its name and its arguments. No numbers: hiredis crashes on one if a signal handler raises."""
+
+
+class Constant(tuple[Command, ...]):  # noqa: SLOT001 - a tuple can't have slots
+    """Commands that are sent again and again in the same words.
+
+    Attributes:
+        packed: their bytes, kept by whoever packs them first.
+    """
+
+    packed: bytes = b""
+
+
+NOTHING: Final = Constant()
 
 
 class Channel(Protocol):
@@ -75,8 +88,14 @@ class Send(NamedTuple):
     """Send a pipeline of commands, and read a reply for each. Fails with `Lost`."""
 
     channel: Channel
-    commands: Sequence[Command]
+    head: Sequence[Command]
     timeout: float
+    tail: Constant = NOTHING
+
+    @property
+    def commands(self) -> Sequence[Command]:
+        """All of them."""
+        return [*self.head, *self.tail] if self.tail else self.head
 
 
 class Call(NamedTuple):

@@ -112,10 +112,11 @@ class Record:
         version = self._raw.get(VERSION_FIELD)
         self.has_version = version is not None
         self.version = decode_version(version, key=self.key) if exists else 0
-        for name, by in list(self._pending.items()):
-            if self.look(name) is not NOT_LOADED:
-                del self._pending[name]
-                self.increment(name, by)
+        if self._pending:
+            for name, by in list(self._pending.items()):
+                if self.look(name) is not NOT_LOADED:
+                    del self._pending[name]
+                    self.increment(name, by)
 
     def missing(self, fields: Sequence[str] | None) -> tuple[bytes, ...] | None:
         """What still has to be read before these fields (None: all of them) are known.
@@ -128,9 +129,9 @@ class Record:
             UsageError: `fields` is a str.
             CodecError: a name that no field can have.
         """
-        if isinstance(fields, str):
+        if fields is not None and isinstance(fields, str):
             raise UsageError(f"fields={fields!r} is one str; pass a list of names: fields=[{fields!r}]")
-        if self._complete():
+        if self.whole or self._hidden:
             return ()
         if fields is None:
             return None

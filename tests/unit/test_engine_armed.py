@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import tenacity
-from support.scripted import DIRTY, QUEUED, Wire, error, lost
+from support.scripted import DIRTY, QUEUED, TIME, Wire, error, lost
 
 from txstate._effects import Lost
 from txstate.errors import CommitUnknown, FieldNotLoaded, ServerRefused, WrongType
@@ -55,7 +56,7 @@ def test_a_repeated_transaction_is_one_round_trip() -> None:
         tail = commit[names(commit).index("EXEC") + 1 :]
         assert tail[0] == ("WATCH", TOKEN, b"a")
         assert tail[1] == ("HGETALL", b"a")
-        assert names(tail)[-1] == "EXISTS"
+        assert names(tail)[2:] == ["MGET", "INFO"]
     wire.assert_settled()
 
 
@@ -96,6 +97,55 @@ def test_several_documents_are_armed_only_if_they_are_from_one_moment() -> None:
     wire = armed(a={"n": 1}, b={"n": 1})
     wire.transact(lambda tx: [doc.increment("n") for doc in tx.get_many(["a", "b"])])
     assert names(wire.batches("commit")[0])[-2:] == ["EXISTS", "CLIENT"]
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        {"MGET": [None, None]},
+        {"MGET": [b"1", b"another"]},
+        {"MGET": error("NOPERM no")},
+        {"INFO": b"db0:keys=3,subexpiry=1"},
+        {"HGETALL": {}},
+        {"HGETALL": {b"__version__": b"none", b"n": b"1"}},
+    ],
+    ids=["no token", "claimed", "refused", "fields expire", "missing", "no version"],
+)
+def test_what_the_next_one_could_not_rely_on_arms_nothing(tail: dict[str, object]) -> None:
+    wire = armed()
+    wire.next("commit", tail)
+    assert [wire.transact(add_one) for _ in range(2)] == [2, 3]
+    assert wire.kinds() == ["read", "commit", "read", "commit"]
+
+
+def test_a_document_that_others_made_gets_a_version_that_never_was() -> None:
+    """The tail asks for the time while there is one without a version, which could not grow on its own."""
+    wire = armed(a={"n": 1}, b={"n": 1})
+    for name in (b"a", b"b"):
+        del wire.hashes[name][b"__version__"]
+
+    def change(tx: Tx, key: str) -> None:
+        a, b = tx.get_many(["a", "b"])
+        (a if key == "a" else b)["n"] += 1
+
+    for key in ("a", "a", "b", "a"):
+        wire.transact(partial(change, key=key))
+    assert wire.kinds() == ["read", "commit", "commit", "commit", "commit"]
+    assert ["TIME" in names(batch) for batch in wire.batches("commit")] == [True, True, True, False]
+    assert [int(wire.hashes[name][b"__version__"]) for name in (b"a", b"b")] == [TIME + 2, TIME]
+
+
+def test_a_document_read_after_an_armed_one_gets_the_time_of_now() -> None:
+    wire = armed()
+    wire.transact(add_one)
+
+    def make(tx: Tx) -> None:
+        tx.get("a")["n"] += 1
+        tx.get("b")["n"] = 1
+
+    wire.transact(make)
+    assert "TIME" in names(wire.batches("read")[-1])
+    assert int(wire.hashes[b"b"][b"__version__"]) == TIME
 
 
 @pytest.mark.parametrize("answer", [error("EXECABORT because of: OOM x"), [error("OOM"), 1]])

@@ -11,14 +11,14 @@ from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
 from txstate._drivers.wire import Replies, pack
-from txstate._effects import Acquire, Call, Connect, Exhausted, Lost, Send, Unreachable
+from txstate._effects import NOTHING, Acquire, Call, Connect, Exhausted, Lost, Send, Unreachable
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Hashable, Sequence
 
     from txstate._drivers.source import Source
-    from txstate._effects import Command, Effect, Steps
+    from txstate._effects import Command, Constant, Effect, Steps
 
     _Waiter = asyncio.Future["AsyncChannel"]
 
@@ -64,7 +64,9 @@ class AsyncChannel(Place):
         self._connection = connection
         self._reader, self.writer = connection._reader, connection._writer  # noqa: SLF001 - shown nowhere else
 
-    async def exchange(self, commands: Sequence[Command], timeout: float) -> list[object]:
+    async def exchange(
+        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING
+    ) -> list[object]:
         """Send a batch and read its replies."""
         replies: list[object] = []
         # Bound here: a read that its attempt left behind must not meet the next connection of this place.
@@ -73,11 +75,11 @@ class AsyncChannel(Place):
             raise Lost(replies, sent=False, cause=ConnectionError("there is no connection"))
         sent = False
         try:
-            data = pack(commands)
+            data = pack(commands, tail)
             async with asyncio.timeout(timeout):
                 sent = True
                 writer.write(data)
-                while not incoming.take(replies, len(commands)):
+                while not incoming.take(replies, len(commands) + len(tail)):
                     chunk = await reader.read(_BUFFER)
                     if not chunk:
                         raise ConnectionError("the server closed the connection")
@@ -184,7 +186,8 @@ class AsyncDriver:
 
     async def _perform(self, effect: Effect) -> Any:
         if isinstance(effect, Send):
-            return await cast("AsyncChannel", effect.channel).exchange(effect.commands, effect.timeout)
+            channel, commands, timeout, tail = effect
+            return await cast("AsyncChannel", channel).exchange(commands, timeout, tail)
         if isinstance(effect, Call):
             result = effect.function(*effect.args)
             return await result if inspect.isawaitable(result) else result

@@ -15,7 +15,7 @@ from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
 from txstate._drivers.wire import Replies, pack
-from txstate._effects import Acquire, Call, Connect, Exhausted, Lost, Send, Unreachable
+from txstate._effects import NOTHING, Acquire, Call, Connect, Exhausted, Lost, Send, Unreachable
 
 if TYPE_CHECKING:
     import socket
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import GeneratorType
 
     from txstate._drivers.source import Source
-    from txstate._effects import Command, Effect, Steps
+    from txstate._effects import Command, Constant, Effect, Steps
     from txstate.errors import UsageError
 
     _Waiter: TypeAlias = queue.SimpleQueue["SyncChannel | UsageError"]
@@ -76,7 +76,7 @@ class SyncChannel(Place):
         self._arrivals.register(sock, select.POLLIN)
         self._socket = sock
 
-    def exchange(self, commands: Sequence[Command], timeout: float) -> list[object]:
+    def exchange(self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING) -> list[object]:
         """Send a batch and read its replies."""
         replies: list[object] = []
         # Bound here: a read that its attempt left behind must not meet the next connection of this place.
@@ -88,18 +88,22 @@ class SyncChannel(Place):
             if not _ABOUT * self._timeout <= timeout <= self._timeout:
                 sock.settimeout(timeout)
                 self._timeout = timeout
-            data = memoryview(pack(commands))
-            while data:
-                data = data[sock.send(data) :]
-                sent = True
+            data = pack(commands, tail)
+            length = sock.send(data)
+            sent = True
+            if length < len(data):
+                _send_rest(sock, memoryview(data)[length:])
+            wanted = len(commands) + len(tail)
             until = time.monotonic() + timeout
-            while not incoming.take(replies, len(commands)):
-                if time.monotonic() > until:
-                    raise TimeoutError("no complete reply in time")
+            while True:
                 length = sock.recv_into(incoming.buffer)
                 if length == 0:
                     raise ConnectionError("the server closed the connection")
                 incoming.feed(length)
+                if incoming.take(replies, wanted):
+                    break
+                if time.monotonic() > until:
+                    raise TimeoutError("no complete reply in time")
         except Exception as error:
             raise Lost(replies, sent=sent, cause=error) from error
         except BaseException as interruption:
@@ -177,7 +181,8 @@ class SyncDriver:
 
     def _perform(self, effect: Effect) -> Any:
         if isinstance(effect, Send):
-            return cast("SyncChannel", effect.channel).exchange(effect.commands, effect.timeout)
+            channel, commands, timeout, tail = effect
+            return cast("SyncChannel", channel).exchange(commands, timeout, tail)
         if isinstance(effect, Call):
             return effect.function(*effect.args)
         if isinstance(effect, Acquire):
@@ -196,11 +201,11 @@ class SyncDriver:
             channel.connect(self._source, timeout)
 
     def _acquire(self, timeout: float, signature: Hashable) -> SyncChannel:
-        waiter: _Waiter = queue.SimpleQueue()
         with self._lock:
             channel = self._pool.take(signature)
             if channel is not None:
                 return channel
+            waiter: _Waiter = queue.SimpleQueue()
             self._pool.wait(waiter)
         until = time.monotonic() + timeout
         try:
@@ -264,3 +269,9 @@ class SyncDriver:
         self._lock = threading.Lock()
         self._pool = Pool(self._limit, lambda: SyncChannel(self))
         self._pool.closed = was_closed
+
+
+def _send_rest(sock: socket.socket, data: memoryview) -> None:
+    """A large batch does not fit into the socket's buffer at once; each part may take as long as the reply."""
+    while data:
+        data = data[sock.send(data) :]

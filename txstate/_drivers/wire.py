@@ -6,31 +6,40 @@ from typing import TYPE_CHECKING, Final
 
 import hiredis
 
-from txstate._effects import ReplyError
+from txstate._effects import NOTHING, ReplyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from txstate._effects import Command
+    from txstate._effects import Command, Constant
 
 _NOT_ENOUGH: Final = object()
 _BUFFER: Final = 65536
+_Push: Final = hiredis.PushNotification
 
 
-def pack(commands: Sequence[Command]) -> bytes:
+_pack_command: Final[Callable[[Command], bytes]] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows 1-tuples only
+
+
+def pack(commands: Sequence[Command], tail: Constant = NOTHING) -> bytes:
     """A batch as it goes over the wire."""
-    pack_command: Callable[[Command], bytes] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows 1-tuples only
-    return b"".join([pack_command(command) for command in commands])
+    parts = [_pack_command(command) for command in commands]
+    if tail:
+        if not tail.packed:
+            tail.packed = pack(tail)
+        parts.append(tail.packed)
+    return b"".join(parts)
 
 
 class Replies:
     """The replies to batches on one socket, as bytes come in."""
 
-    __slots__ = ("_reader", "buffer")
+    __slots__ = ("_gets", "_reader", "buffer")
 
     def __init__(self) -> None:
         self.buffer = bytearray(_BUFFER)
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_NOT_ENOUGH)
+        self._gets = self._reader.gets
 
     def feed(self, length: int) -> None:
         """Take in as many bytes of the buffer."""
@@ -45,11 +54,13 @@ class Replies:
 
         A push of RESP3 may come between two replies, and is none.
         """
-        gets = self._reader.gets
-        while len(replies) < wanted:
+        gets, append = self._gets, replies.append
+        missing = wanted - len(replies)
+        while missing:
             reply = gets()
             if reply is _NOT_ENOUGH:
                 return False
-            if type(reply) is not hiredis.PushNotification:
-                replies.append(reply)
+            if type(reply) is not _Push:
+                append(reply)
+                missing -= 1
         return True

@@ -11,12 +11,16 @@ role included: a demoted primary goes on serving clean, stale reads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
 
+from txstate._codec import VERSION_FIELD
 from txstate._docs import Record
-from txstate._effects import ReplyError
-from txstate._engine.reads import Stale, read_of
-from txstate._engine.readset import FlaggedBatch, ReadSet
+from txstate._effects import Constant, ReplyError
+from txstate._engine.claims import claim_names
+from txstate._engine.reads import pairs
+from txstate._engine.readset import ReadSet, microseconds
+from txstate._engine.session import DIRTY, FieldTTLs, client_flags, has_volatile_fields
+from txstate.errors import CodecError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -52,50 +56,117 @@ class Armed:
         signature: the first thing that the transaction asked for; who asks for the same gets it.
         read_set: what was read, and is watched.
         spares: the documents, as read.
+        tail: what arms the socket again, behind a commit that asked for the same.
     """
 
-    __slots__ = ("read_set", "signature", "spares")
+    __slots__ = ("read_set", "signature", "spares", "tail")
 
-    def __init__(self, signature: Hashable, read_set: ReadSet, spares: Mapping[str, Spare]) -> None:
-        self.signature, self.read_set, self.spares = signature, read_set, spares
+    def __init__(
+        self, signature: Hashable, read_set: ReadSet, spares: dict[str, Spare], tail: Tail | None = None
+    ) -> None:
+        self.signature, self.read_set, self.spares, self.tail = signature, read_set, spares, tail
 
 
 class Tail:
-    """What follows an EXEC to arm its socket.
+    """What follows an EXEC to arm its socket. The same one serves as long as the same is asked for.
+
+    What it reads is for a later call, and is validated by that call's EXEC or by `Attempt.prove`. So it asks less than
+    other batches: not for the time, as an existing document's version needs none, nor for the server's role. One
+    document read by one command can't be torn; several are validated as in `FlaggedBatch`.
 
     Args:
         settings: the store's.
-        session: where the commit goes.
+        session: where the commits go.
         signature: what it will be found by.
         wanted: what to read.
+        timed: ask for the time, because there is a document without a version.
+
+    Attributes:
+        commands: what to send.
     """
 
-    def __init__(self, settings: Settings, session: Session, signature: Hashable, wanted: Wanted) -> None:
-        self._session, self._signature, self._read_set = session, signature, ReadSet()
-        self._spares = {key: Spare(fields, Record(key, NOBODY)) for key, fields in wanted.items()}
-        reads = [
-            read_of(record, settings.redis_key(key), record.missing(fields))
-            for key, (fields, record) in self._spares.items()
+    def __init__(
+        self, settings: Settings, session: Session, signature: Hashable, wanted: Wanted, *, timed: bool
+    ) -> None:
+        self.session, self.wanted, self.timed = session, dict(wanted), timed
+        self._signature = signature
+        self._names = [settings.redis_key(key) for key in wanted]
+        self._fields = [_names_of(key, fields) for key, fields in wanted.items()]
+        commands: list[Command] = [("WATCH", session.token, *self._names)]
+        commands += [
+            ("HGETALL", name) if fields is None else ("HMGET", name, *fields)
+            for name, fields in zip(self._names, self._fields, strict=True)
         ]
-        self._batch = FlaggedBatch(self._read_set, session, reads, settings, after_exec=True)
-        self.commands: Sequence[Command] = self._batch.commands
+        self._present = len(commands)
+        commands.append(("MGET", session.token, *claim_names(settings, wanted)))
+        if timed:
+            commands.append(("TIME",))
+        self._counted = session.field_ttls is FieldTTLs.COUNTED
+        if self._counted:
+            commands.append(("INFO", "keyspace"))
+        self._several = len(self._names) > 1
+        if self._several:
+            commands += [("EXISTS", *self._names), ("CLIENT", "INFO")]
+        self.commands = Constant(commands)
 
     def take(self, replies: Sequence[object]) -> None:
-        """Arm the session, if everything was readable and still is as it was read."""
-        try:
-            unreadable = self._batch.take(replies)
-        except (Stale, ReplyError):
+        """Arm the session, if everything is there, free of claims, and from one moment."""
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                return
+        token, *holders = cast("list[bytes | None]", replies[self._present])
+        if token is None or any(holders):
             return
-        if not unreadable and not self._batch.asks_for_field_ttls(replies):
-            self._session.armed = Armed(self._signature, self._read_set, self._spares)
+        if self._counted and has_volatile_fields(replies[self._present + 1 + self.timed]):
+            return
+        if self._several and (
+            replies[-2] != len(self._names) or DIRTY in (client_flags(replies[-1]) or DIRTY)
+        ):
+            return
+        spares = {}
+        for position, (key, fields) in enumerate(self.wanted.items(), 1):
+            record = self._record(key, replies[position], self._fields[position - 1])
+            if record is None:
+                return
+            spares[key] = Spare(fields, record)
+        read_set = ReadSet()
+        read_set.present, read_set.names = dict.fromkeys(self.wanted, True), list(self._names)
+        read_set.unproven = True
+        if self.timed:
+            read_set.time = microseconds(replies[self._present + 1])
+        self.session.armed = Armed(self._signature, read_set, spares, self)
+
+    def _record(self, key: str, reply: object, fields: Sequence[bytes] | None) -> Record | None:
+        """The document as read; None: it is missing, or can't be told from a missing one, or has a bad version."""
+        raw = pairs(reply) if fields is None else dict(zip(fields, cast("list[bytes]", reply), strict=True))
+        if raw.get(VERSION_FIELD) is None and not (self.timed and raw and fields is None):
+            return None
+        record = Record(key, NOBODY)
+        try:
+            record.load(exists=True, fields=raw, whole=fields is None)
+        except CodecError:
+            return None
+        return record
+
+
+def _names_of(key: str, fields: Sequence[str] | None) -> Sequence[bytes] | None:
+    """The names to fetch; None: all of them."""
+    names = Record(key, NOBODY).missing(fields)
+    return None if names is None else tuple(dict.fromkeys((VERSION_FIELD, *names)))
 
 
 def signature_of(settings: Settings, wanted: Wanted) -> Hashable:
-    """What a transaction that begins with these reads is recognized by."""
-    return (
-        settings.namespace,
-        *((key, fields if fields is None else tuple(fields)) for key, fields in wanted.items()),
-    )
+    """What a transaction that begins with these reads is recognized by.
+
+    Raises:
+        UsageError, CodecError: what is wanted are no fields' names.
+    """
+    signature: list[Hashable] = [settings.namespace]
+    for key, fields in wanted.items():
+        if fields is not None:
+            Record(key, NOBODY).missing(fields)
+        signature.append((key, fields if fields is None else tuple(fields)))
+    return tuple(signature)
 
 
 def as_read(record: Record) -> Record:

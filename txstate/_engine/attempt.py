@@ -11,20 +11,20 @@ import enum
 from typing import TYPE_CHECKING, Any
 
 from txstate._docs import Record
-from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
+from txstate._effects import NOTHING, Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
 from txstate._engine.armed import Armed, Spare, Tail, Wanted, signature_of
 from txstate._engine.documents import Documents
 from txstate._engine.outcome import Conflict, GiveWay, Outage, failure, refusal
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
-from txstate._engine.session import connect
+from txstate._engine.session import FieldTTLs, connect
 from txstate.errors import UsageError, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
     from txstate._docs import Doc
-    from txstate._effects import Channel, Command, Steps
+    from txstate._effects import Channel, Command, Constant, Steps
     from txstate._engine.claims import Claim
     from txstate._engine.resolve import Evidence, Finding
     from txstate._engine.session import Session
@@ -71,6 +71,17 @@ class Attempt:
         gives_way: whether another's claim ends the attempt.
     """
 
+    # What few attempts come to have.
+    state = State.RUNNING
+    verdict: Conflict | GiveWay | Outage | None = None
+    doubt: Evidence | None = None
+    finding: Finding | None = None
+    written: tuple[str, ...] = ()
+    in_part: CommitUnknown | None = None
+    _session: Session | None = None
+    _tail: Tail | None = None
+    _busy = False
+
     def __init__(
         self,
         settings: Settings,
@@ -84,20 +95,13 @@ class Attempt:
     ) -> None:
         self.settings, self.number, self.deadline = settings, number, deadline
         self.channel, self.signature = channel, signature
-        self.state = State.RUNNING
-        self.verdict: Conflict | GiveWay | Outage | None = None
         self.callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.documents = Documents(self)
         self.claim, self.gives_way = claim, gives_way
         self.read_set = ReadSet()
-        self.read_set.claim = claim
-        self.doubt: Evidence | None = None
-        self.finding: Finding | None = None
-        self.written: tuple[str, ...] = ()
-        self.in_part: CommitUnknown | None = None
+        if claim is not None:
+            self.read_set.claim = claim
         self._ttls: dict[str, TTLRead] = {}
-        self._session: Session | None = None
-        self._busy = False
 
     @property
     def in_function(self) -> bool:
@@ -181,14 +185,20 @@ class Attempt:
         # A claim belongs to this call; the read set that holds it must not become another's.
         if plain and self.claim is None and channel.session.flags:
             self.read_set.unproven = True
-            channel.session.armed = Armed(self.signature, self.read_set, self.documents.as_read())
+            channel.session.armed = Armed(self.signature, self.read_set, self.documents.as_read(), self._tail)
 
     def tail(self) -> Tail | None:
         """What to send behind EXEC, if arming the socket pays."""
-        channel = self.channel
-        if channel is None or not channel.hot or not self.session.flags or self.read_set.volatile():
+        channel, wanted, last = self.channel, self.documents.asked, self._tail
+        if channel is None or not channel.hot or self.read_set.volatile():
             return None
-        return Tail(self.settings, self.session, self.signature, self.documents.asked)
+        session = self.session
+        timed = not self.documents.have_versions
+        if last is not None and last.session is session and last.timed is timed and last.wanted == wanted:
+            return last
+        if not session.flags or session.field_ttls is FieldTTLs.UNCOUNTED:
+            return None
+        return Tail(self.settings, session, self.signature, wanted, timed=timed)
 
     def ttl(self, key: str) -> Steps[float | None]:
         """Seconds until the document expires, own writes included; None: it doesn't."""
@@ -201,6 +211,31 @@ class Attempt:
         if key in self.records:
             left = self.records[key].ttl_after(left)
         return None if left is None else left / 1000
+
+    def begin(self, wanted: Wanted) -> Steps[None]:
+        """Take a channel, and the snapshot that it is armed with, if that is what this call asks for.
+
+        Raises:
+            Condemned: no channel became free.
+        """
+        if self.signature is None and wanted:
+            self.signature = signature_of(self.settings, wanted)
+        try:
+            channel: Channel = yield Acquire(self.left(), self.signature)
+        except Exhausted as error:
+            raise self.condemn(Outage(error)) from error
+        if self.state is not State.RUNNING:
+            channel.release()
+            self._refuse()
+        self.channel = channel
+        session = channel.session
+        if session is None or session.armed is None:
+            return
+        armed, session.armed = session.armed, None
+        if not channel.quiet():
+            channel.drop()
+        elif armed.signature == self.signature and self.claim is None:
+            self.read_set, self.documents.spares, self._tail = armed.read_set, armed.spares, armed.tail
 
     # The round trips.
 
@@ -219,13 +254,15 @@ class Attempt:
             raise TooLate("the deadline has passed")
         return min(left, self.settings.timeout)
 
-    def exchange(self, commands: Sequence[Command], timeout: float) -> Steps[list[Any]]:
+    def exchange(
+        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING
+    ) -> Steps[list[Any]]:
         """Send a batch and read its replies; if anything goes wrong, the socket is not used again."""
         channel = self.channel
         assert channel is not None  # noqa: S101 - an invariant of the engine
         self.settings.counters.add(round_trips=1)
         try:
-            replies: list[Any] = yield Send(channel, commands, timeout)
+            replies: list[Any] = yield Send(channel, commands, timeout, tail)
         except BaseException:
             if self.channel is channel:
                 channel.drop()
@@ -306,31 +343,13 @@ class Attempt:
         finally:
             self._busy = False
 
-    def _begin(self, wanted: Wanted) -> Steps[None]:
-        """Take a channel, and the snapshot that it is armed with, if that is what this call asks for."""
-        if self.signature is None and wanted:
-            self.signature = signature_of(self.settings, wanted)
-        channel: Channel = yield Acquire(self.left(), self.signature)
-        if self.state is not State.RUNNING:
-            channel.release()
-            self._refuse()
-        self.channel = channel
-        armed = None if channel.session is None else channel.session.armed
-        if armed is None or channel.session is None:
-            return
-        channel.session.armed = None
-        if not channel.quiet():
-            channel.drop()
-        elif armed.signature == self.signature and self.claim is None and not armed.read_set.claimed:
-            self.read_set, self.documents.spares = armed.read_set, dict(armed.spares)
-
     def _read(self, wanted: Wanted, *, prefetch: bool) -> Steps[None]:
         # Names first: one that can't be used is refused before anything is sent.
         hashes = {key: self.settings.redis_key(key) for key in wanted}
         if self.channel is None:
             for key, fields in wanted.items():
                 Record(key, self).missing(fields)
-            yield from self._begin(wanted)
+            yield from self.begin(wanted)
         reads: list[Read] = []
         for key, fields in wanted.items():
             record, names = (self.documents.suspect if prefetch else self.documents.ask)(key, fields)
@@ -341,7 +360,7 @@ class Attempt:
 
     def _fetch(self, reads: Sequence[Read], *, wanted: Wanted, prefetch: bool) -> Steps[None]:
         if self.channel is None:
-            yield from self._begin({})
+            yield from self.begin({})
         assert self.channel is not None  # noqa: S101 - begun
         if self.channel.session is None and not self.read_set.present:
             yield from connect(self.channel, self.settings, self.remaining())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from txstate._codec import VERSION_FIELD, decode_name
 from txstate._docs import KEEP
-from txstate._effects import Lost, ReplyError, Unreachable
+from txstate._effects import NOTHING, Lost, ReplyError, Unreachable
 from txstate._engine.attempt import State
 from txstate._engine.confirm import confirm, confirmation_of
 from txstate._engine.guarded import guarded_verdict, guarded_write
@@ -72,8 +72,9 @@ def _write(
     attempt.doubt = Evidence(session.token, number, _versions(attempt, changes))
     try:
         replies: Sequence[object] = yield from attempt.exchange(
-            [*commands, *confirmation.commands, *(tail.commands if tail else ())],
+            [*commands, *confirmation.commands],
             min(attempt.settings.timeout + confirmation.seconds, soon),
+            NOTHING if tail is None else tail.commands,
         )
     except Lost as lost:
         if not lost.sent:

@@ -8,9 +8,10 @@ from txstate._docs import Doc, Record
 from txstate._engine.armed import Spare, as_read
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from txstate._docs import Guard
+    from txstate._engine.armed import Wanted
 
 
 class Documents:
@@ -38,6 +39,22 @@ class Documents:
     def __getitem__(self, key: str) -> Doc:
         """The document; there is one for each key."""
         return self._docs[key]
+
+    def ready(self, wanted: Wanted) -> bool:
+        """Whether all of this was read on suspicion."""
+        for key, fields in wanted.items():
+            spare = self.spares.get(key)
+            if spare is None or not spare.suits(fields):
+                return False
+        return True
+
+    @property
+    def have_versions(self) -> bool:
+        """Whether each of those that the function has asked for has one of its own."""
+        for record in self.records.values():  # noqa: SIM110 - a generator costs more than the rest
+            if not record.has_version:
+                return False
+        return True
 
     def local(self, key: str, fields: Sequence[str] | None) -> Doc | None:
         """The document, if what is asked for of it is here already."""
@@ -75,7 +92,7 @@ class Documents:
         spare = self.spares.get(key)
         return self.records.get(key) if spare is None else spare.record
 
-    def as_read(self) -> Mapping[str, Spare]:
+    def as_read(self) -> dict[str, Spare]:
         """What the function had asked for, without what it did to it."""
         return {
             key: Spare(fields, as_read(self.records[key]))

@@ -23,7 +23,14 @@ from txstate._effects import ReplyError
 from txstate._engine.claims import claim_names, stake
 from txstate._engine.outcome import passing
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale
-from txstate._engine.session import FieldTTLs, client_flags, has_volatile_fields, require_primary, role_of
+from txstate._engine.session import (
+    DIRTY,
+    FieldTTLs,
+    client_flags,
+    has_volatile_fields,
+    require_primary,
+    role_of,
+)
 from txstate.errors import CodecError
 
 if TYPE_CHECKING:
@@ -34,7 +41,6 @@ if TYPE_CHECKING:
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
 
-_DIRTY: Final = b"d"
 _MAY_FAIL: Final = ("token", "role", "keyspace", "info", "claim", "claims")
 
 
@@ -45,25 +51,28 @@ class ReadSet:
         reads: in the order in which they were made.
         present: the keys watched, and whether each existed.
         names: the hash names of the keys watched, in the same order.
-        time: the server's clock at the first batch, in microseconds.
+        time: the server's clock in microseconds, once a batch has asked for it.
         unproven: it is older than the call, and was not validated since.
         claim: what this call claims the keys with, if it does.
         claimed: whether a key was seen claimed by another.
         held: the claims that are this call's.
     """
 
+    time = 0
+    unproven = False
+    claim: Claim | None = None
+    claimed = False
+
     def __init__(self) -> None:
         self.reads: list[Read] = []
         self.present: dict[str, bool] = {}
         self.names: list[bytes] = []
-        self.time = 0
-        self.unproven = False
-        self.claim: Claim | None = None
-        self.claimed = False
         self.held: list[bytes] = []
 
     def volatile(self) -> list[FieldTTLsRead]:
         """The documents whose fields expire one by one."""
+        if not self.reads:  # it came from an armed socket
+            return []
         return [read for read in self.reads if isinstance(read, FieldTTLsRead) and read.volatile]
 
     def batch(self, session: Session, reads: Sequence[Read], settings: Settings) -> Batch:
@@ -80,20 +89,10 @@ class Batch(ABC):
         session: where the batch will be sent.
         reads: what is to be read.
         settings: the store's.
-        after_exec: it follows an EXEC in the same pipeline: no watch is left, and what it reads is for a later call.
     """
 
-    def __init__(
-        self,
-        known: ReadSet,
-        session: Session,
-        reads: Sequence[Read],
-        settings: Settings,
-        *,
-        after_exec: bool = False,
-    ) -> None:
+    def __init__(self, known: ReadSet, session: Session, reads: Sequence[Read], settings: Settings) -> None:
         self.known, self.session, self.reads = known, session, reads
-        self._after_exec = after_exec
         self.first = not known.present
         self.commands: list[Command] = []
         self._marks: dict[str, int] = {}
@@ -101,7 +100,7 @@ class Batch(ABC):
         self._claims = claim_names(settings, self._new)
         if not session.token_set and self.first:
             self._mark("token", "SET", session.token, b"%d" % session.commits, "NX", "EX", settings.token_ttl)
-        if session.watching and self.first and not after_exec:
+        if session.watching and self.first:
             self._mark("unwatch", "UNWATCH")
         self._compose()
 
@@ -139,9 +138,9 @@ class Batch(ABC):
 
     def _ask_server(self) -> None:
         """What is wanted to know once for each batch, beside the documents."""
-        if self.first:
+        if self.reads and (self.known.unproven or not self.known.time):
             self._mark("time", "TIME")
-        if self.session.role is not None and not self._after_exec and (self.first or self.known.unproven):
+        if self.session.role is not None and (self.first or self.known.unproven):
             self._mark("role", *self.session.role)
         if self._claims:
             if self.known.claim is not None:
@@ -170,8 +169,7 @@ class Batch(ABC):
         if "claims" in self._marks:
             self._heed_claims(replies[self._marks["claims"]])
         if "time" in self._marks:
-            seconds, micros = (int(part) for part in cast("list[bytes]", replies[self._marks["time"]]))
-            self.known.time = seconds * 1_000_000 + micros
+            self.known.time = microseconds(replies[self._marks["time"]])
 
     def _heed_claims(self, holders: object) -> None:
         own = None if self.known.claim is None else self.known.claim.holder
@@ -210,6 +208,12 @@ class Batch(ABC):
         self.known.names.extend(self._new.values())
 
 
+def microseconds(time: object) -> int:
+    """A reply of TIME."""
+    seconds, micros = cast("list[bytes]", time)
+    return int(seconds) * 1_000_000 + int(micros)
+
+
 class FlaggedBatch(Batch):
     """Validated by the flags of CLIENT INFO."""
 
@@ -224,25 +228,20 @@ class FlaggedBatch(Batch):
         self._ask(self._again)
         self._ask_server()
         self._mark("exists", "EXISTS", self.session.token, *self.known.names, *self._new.values())
-        # One document read by one command can't be torn, and for a later call EXEC or `Attempt.prove` will validate it.
-        if not (self._after_exec and len(self.reads) == 1 and self.reads[0].replies == 1):
-            self._mark("info", "CLIENT", "INFO")
+        self._mark("info", "CLIENT", "INFO")
 
     def take(self, replies: Sequence[object]) -> dict[Read, Exception]:
         """Validate, and load what was read."""
         self._heed_server(replies)
         unreadable = self._load([*self.reads, *self._again], replies[self._start :])
         self._extend(unreadable)
-        flags = client_flags(replies[self._marks["info"]]) if "info" in self._marks else b""
+        flags = client_flags(replies[self._marks["info"]])
         expected = sum(self.known.present.values()) + self.session.token_set
-        if flags is not None and _DIRTY in flags:
+        if flags is not None and DIRTY in flags:
             raise Stale
         if flags is None or replies[self._marks["exists"]] != expected:
             raise Stale(of_socket=True)
-        if "info" not in self._marks and not all(self.known.present.values()):
-            # A key that expired before the watch may have made it dirty, and that was not asked for.
-            raise Stale
-        self.known.unproven = self._after_exec
+        self.known.unproven = False
         return unreadable
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from txstate.durability import Durability
     from txstate.errors import TxStateError
 
+DIRTY: Final = b"d"
+"""The flag of a client of whom a watched key was modified."""
+
 _VOLATILE_FIELDS: Final = re.compile(rb"(?:subexpiry|keys_with_volatile_items)=[1-9]")
 _ROLES: Final = (b"master", b"slave", b"replica", b"sentinel")
 

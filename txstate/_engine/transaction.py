@@ -89,7 +89,10 @@ def _once(
     """One attempt, up to its outcome."""
     try:
         if wanted:
-            yield from attempt.read(wanted, prefetch=True)
+            if attempt.channel is None:
+                yield from attempt.begin(wanted)
+            if not attempt.documents.ready(wanted):
+                yield from attempt.read(wanted, prefetch=True)
             call.attribute(attempt)
         result = yield Call(body, (attempt,))
         if attempt.state is State.RUNNING:
