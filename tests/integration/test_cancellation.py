@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import tenacity
@@ -19,23 +20,25 @@ from txstate.testing import Cut, DropReply, FaultProxy, HoldReply, HoldRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from support.figures import Figures
     from support.servers import ServerHandle
 
-    from txstate import AsyncTx
+    from txstate import AsyncTx, Stats
     from txstate.testing import Rule
 
 
+@pytest.mark.fault(number=13)
 @newest_and_oldest
 @pytest.mark.parametrize(
     ("rounds", "seed"),
     [(300, 1), pytest.param(5000, 2, marks=pytest.mark.soak)],
 )
 def test_commits_cancelled_at_random_moments_are_applied_once_or_not_at_all_and_say_which(
-    server: ServerHandle, rounds: int, seed: int
+    server: ServerHandle, rounds: int, seed: int, figures: Figures
 ) -> None:
     witness, rng = Witness(Ledger(server)), random.Random(seed)
 
-    async def main() -> None:
+    async def main() -> Stats:
         async with AsyncStore(proxy.url, max_connections=2) as store:
             for _ in range(rounds):
                 marker = witness.ledger.next_marker()
@@ -48,17 +51,67 @@ def test_commits_cancelled_at_random_moments_are_applied_once_or_not_at_all_and_
             assert marker in witness.returned
             assert store.stats().in_doubt > 0
             assert witness.committed
+            return store.stats()
 
     with FaultProxy(server.url) as proxy:
         proxy.delay(requests=0.001, replies=0.001)
-        asyncio.run(main())
+        stats = asyncio.run(main())
     witness.check()
     assert len(witness.innocent) > rounds / 10
     assert not witness.unknown
+    figures(server, witness.ledger, fired=witness.interrupted, resolved=stats, seed=seed)
 
 
+@pytest.mark.fault(number=13)
 @newest_and_oldest
-def test_many_tasks_cancelled_at_random_moments_leave_a_sound_pool(server: ServerHandle) -> None:
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("scene", ["pooled connection", "new connection", "lost reply", "conflict"])
+def test_a_commit_cancelled_at_any_await_says_what_became_of_it_and_leaves_a_sound_store(
+    server: ServerHandle, scene: str, figures: Figures, *, late: bool
+) -> None:
+    """With one connection only: if it were used again as it was left, the next commit would show it."""
+    witness = Witness(Ledger(server))
+
+    async def main() -> None:
+        awaits = spared = 0
+        while spared < 3:  # how many awaits there are depends on how the replies come in
+            async with AsyncStore(proxy.url, max_connections=1) as store:
+                if scene != "new connection":
+                    await commit_with(store)
+                marker = witness.ledger.next_marker()
+                lost = proxy.inject(DropReply(), "EXEC", where=of_commit) if scene == "lost reply" else None
+                work = CancelledAt(awaits, store.run(append, marker), late=late)
+                await witness.watch(asyncio.create_task(work), marker)
+                if lost is not None:
+                    lost.cancel()
+                await commit_with(store)
+                spared += marker in witness.returned
+            awaits += 1
+
+    async def append(tx: AsyncTx, marker: str) -> None:
+        await witness.ledger.append(tx, marker)
+        if scene == "conflict" and tx.attempt == 1:
+            admin.hset(witness.ledger.keys[0], "other", "1")
+
+    async def commit_with(store: AsyncStore) -> None:
+        marker = witness.ledger.next_marker()
+        await store.run(witness.ledger.append, marker)
+        witness.ledger.acknowledge(marker)
+        witness.returned.add(marker)
+
+    with FaultProxy(server.url) as proxy, client_of(server.unix_url) as admin:
+        asyncio.run(main())
+    witness.check()
+    assert not witness.unknown
+    assert witness.interrupted >= (8 if scene == "new connection" else 2)
+    figures(server, witness.ledger, fired=witness.interrupted, resolved=len(witness.committed))
+
+
+@pytest.mark.fault(number=13)
+@newest_and_oldest
+def test_many_tasks_cancelled_at_random_moments_leave_a_sound_pool(
+    server: ServerHandle, figures: Figures
+) -> None:
     """Concurrent transactions wait for two connections, conflict, and are cancelled anywhere."""
     witness, rng = Witness(Ledger(server)), random.Random(3)
 
@@ -69,7 +122,7 @@ def test_many_tasks_cancelled_at_random_moments_leave_a_sound_pool(server: Serve
         task.cancel()
         await witness.watch(task, marker)
 
-    async def main() -> None:
+    async def main() -> Stats:
         async with AsyncStore(server.url, max_connections=2) as store:
             for _ in range(10):
                 await asyncio.gather(*(one(store) for _ in range(15)))
@@ -77,18 +130,23 @@ def test_many_tasks_cancelled_at_random_moments_leave_a_sound_pool(server: Serve
                 marker = witness.ledger.next_marker()
                 await witness.watch(asyncio.create_task(store.run(witness.ledger.append, marker)), marker)
                 assert marker in witness.returned
+            return store.stats()
 
-    asyncio.run(main())
+    stats = asyncio.run(main())
     witness.check()
     assert witness.innocent
+    figures(server, witness.ledger, fired=witness.interrupted, resolved=stats, seed=3)
 
 
+@pytest.mark.fault(number=13)
 @newest_and_oldest
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_commit_cancelled_in_doubt_says_what_became_of_it(server: ServerHandle, *, applied: bool) -> None:
+def test_a_commit_cancelled_in_doubt_says_what_became_of_it(
+    server: ServerHandle, figures: Figures, *, applied: bool
+) -> None:
     witness = Witness(Ledger(server))
 
-    async def main() -> None:
+    async def main() -> Stats:
         async with AsyncStore(proxy.url) as store:
             for _ in range(10):
                 rule = proxy.inject(HoldReply() if applied else HoldRequest(), "EXEC", where=of_commit)
@@ -99,19 +157,24 @@ def test_a_commit_cancelled_in_doubt_says_what_became_of_it(server: ServerHandle
                 await witness.watch(task, marker)
                 rule.release()
             assert store.stats().in_doubt == 10
+            return store.stats()
 
     with FaultProxy(server.url) as proxy:
-        asyncio.run(main())
+        stats = asyncio.run(main())
         assert proxy.fired == 10
     witness.check()
     assert (len(witness.committed), len(witness.innocent)) == ((10, 0) if applied else (0, 10))
+    figures(server, witness.ledger, fired=witness.interrupted, resolved=stats)
 
 
+@pytest.mark.fault(number=13)
 @newest_and_oldest
-def test_a_second_cancellation_does_not_cut_the_resolution_short(server: ServerHandle) -> None:
+def test_a_second_cancellation_does_not_cut_the_resolution_short(
+    server: ServerHandle, figures: Figures
+) -> None:
     witness = Witness(Ledger(server))
 
-    async def main() -> None:
+    async def main() -> Stats:
         async with AsyncStore(proxy.url) as store:
             lost = proxy.inject(HoldReply(), "EXEC", where=of_commit)
             resolving = proxy.inject(HoldRequest(), "EXPIRE")
@@ -127,18 +190,23 @@ def test_a_second_cancellation_does_not_cut_the_resolution_short(server: ServerH
             resolving.release()
             await witness.watch(task, marker)
             assert witness.committed == {marker}
+            return store.stats()
 
     with FaultProxy(server.url) as proxy:
-        asyncio.run(main())
+        stats = asyncio.run(main())
     witness.check()
+    figures(server, witness.ledger, fired=witness.interrupted, resolved=stats)
 
 
+@pytest.mark.fault(number=13)
 @newest_and_oldest
-def test_a_commit_cancelled_while_it_is_being_resolved_says_what_became_of_it(server: ServerHandle) -> None:
+def test_a_commit_cancelled_while_it_is_being_resolved_says_what_became_of_it(
+    server: ServerHandle, figures: Figures
+) -> None:
     """The reply was lost first, the cancellation comes later."""
     witness = Witness(Ledger(server))
 
-    async def main() -> None:
+    async def main() -> Stats:
         async with AsyncStore(proxy.url) as store:
             for _ in range(5):
                 proxy.inject(DropReply(Cut.RST), "EXEC", where=of_commit)
@@ -150,18 +218,23 @@ def test_a_commit_cancelled_while_it_is_being_resolved_says_what_became_of_it(se
                 await witness.watch(task, marker)
                 resolving.release()
             assert store.stats().in_doubt == 5
+            return store.stats()
 
     with FaultProxy(server.url) as proxy:
-        asyncio.run(main())
+        stats = asyncio.run(main())
         assert proxy.fired == 10
     witness.check()
     assert len(witness.committed) == 5
+    figures(server, witness.ledger, fired=witness.interrupted, resolved=stats)
 
 
-def test_a_cancelled_commit_does_not_wait_for_a_dead_server_beyond_one_timeout(valkey9: ServerHandle) -> None:
+@pytest.mark.fault(number=13)
+def test_a_cancelled_commit_does_not_wait_for_a_dead_server_beyond_one_timeout(
+    valkey9: ServerHandle, figures: Figures
+) -> None:
     witness = Witness(Ledger(valkey9))
 
-    async def main() -> None:
+    async def main() -> Stats:
         async with AsyncStore(proxy.url, timeout=0.2, retry=Retry(deadline=60)) as store:
             held = proxy.inject(HoldReply(), "EXEC", where=of_commit)
             marker = witness.ledger.next_marker()
@@ -171,19 +244,22 @@ def test_a_cancelled_commit_does_not_wait_for_a_dead_server_beyond_one_timeout(v
             task.cancel()
             async with asyncio.timeout(10):  # far from the deadline of 60 s
                 await witness.watch(task, marker)
+            return store.stats()
 
     with FaultProxy(valkey9.url) as proxy:
-        asyncio.run(main())
+        stats = asyncio.run(main())
     witness.check()
     assert len(witness.unknown) == 1
+    figures(valkey9, witness.ledger, fired=witness.interrupted, resolved=stats)
 
 
+@pytest.mark.fault(number=13)
 @newest_and_oldest
-def test_asyncio_timeout_works_around_a_transaction(server: ServerHandle) -> None:
+def test_asyncio_timeout_works_around_a_transaction(server: ServerHandle, figures: Figures) -> None:
     """It must see its own CancelledError come back, whatever was found out."""
     ledger = Ledger(server)
 
-    async def main() -> None:
+    async def main() -> Stats:
         async with AsyncStore(proxy.url) as store:
             held = proxy.inject(HoldReply(), "EXEC", where=of_commit)
             with pytest.raises(TimeoutError) as caught:
@@ -199,16 +275,21 @@ def test_asyncio_timeout_works_around_a_transaction(server: ServerHandle) -> Non
                     await store.run(sleep_for_ever)
             async with asyncio.timeout(5):
                 await store.run(ledger.append, ledger.next_marker())
+            return store.stats()
 
     with FaultProxy(server.url) as proxy:
-        asyncio.run(main())
+        stats = asyncio.run(main())
     assert ledger.tally().applied == 2
+    figures(server, ledger, fired=2, resolved=stats)
 
 
-def test_cancelled_while_waiting_for_a_connection_nothing_is_applied(valkey9: ServerHandle) -> None:
+@pytest.mark.fault(number=13)
+def test_cancelled_while_waiting_for_a_connection_nothing_is_applied(
+    valkey9: ServerHandle, figures: Figures
+) -> None:
     witness = Witness(Ledger(valkey9))
 
-    async def main() -> None:
+    async def main() -> Stats:
         async with AsyncStore(valkey9.url, max_connections=1) as store:
             holder = asyncio.create_task(store.run(sleep_for_ever))
             await until(lambda: store.stats().round_trips > 1)
@@ -225,13 +306,18 @@ def test_cancelled_while_waiting_for_a_connection_nothing_is_applied(valkey9: Se
             with pytest.raises(asyncio.CancelledError):
                 await holder
             await witness.watch(*waiting[4])
+            return store.stats()
 
-    asyncio.run(main())
+    stats = asyncio.run(main())
     witness.check()
     assert len(witness.returned) == 1
+    figures(valkey9, witness.ledger, fired=witness.interrupted, resolved=stats)
 
 
-def test_cancelled_while_sleeping_between_attempts_nothing_is_applied(valkey9: ServerHandle) -> None:
+@pytest.mark.fault(number=13)
+def test_cancelled_while_sleeping_between_attempts_nothing_is_applied(
+    valkey9: ServerHandle, figures: Figures
+) -> None:
     witness = Witness(Ledger(valkey9))
 
     async def conflicting(tx: AsyncTx, marker: str) -> None:
@@ -239,7 +325,7 @@ def test_cancelled_while_sleeping_between_attempts_nothing_is_applied(valkey9: S
         with client_of(valkey9.unix_url) as other:
             other.hset(witness.ledger.keys[0], "other", "1")
 
-    async def main() -> None:
+    async def main() -> Stats:
         retry = Retry(wait=tenacity.wait_fixed(60), deadline=600, stop=tenacity.stop_never)
         async with AsyncStore(valkey9.url, retry=retry, max_connections=1) as store:
             marker = witness.ledger.next_marker()
@@ -251,13 +337,18 @@ def test_cancelled_while_sleeping_between_attempts_nothing_is_applied(valkey9: S
             assert witness.innocent == {marker}
             marker = witness.ledger.next_marker()
             await witness.watch(asyncio.create_task(store.run(witness.ledger.append, marker)), marker)
+            return store.stats()
 
-    asyncio.run(main())
+    stats = asyncio.run(main())
     witness.check()
     assert len(witness.returned) == 1
+    figures(valkey9, witness.ledger, fired=witness.interrupted, resolved=stats)
 
 
-def test_cancelled_in_on_commit_the_transaction_is_known_to_be_committed(valkey9: ServerHandle) -> None:
+@pytest.mark.fault(number=13)
+def test_cancelled_in_on_commit_the_transaction_is_known_to_be_committed(
+    valkey9: ServerHandle, figures: Figures
+) -> None:
     witness = Witness(Ledger(valkey9))
     called = asyncio.Event()
 
@@ -269,7 +360,7 @@ def test_cancelled_in_on_commit_the_transaction_is_known_to_be_committed(valkey9
         await witness.ledger.append(tx, marker)
         tx.on_commit(callback)
 
-    async def main() -> None:
+    async def main() -> Stats:
         async with AsyncStore(valkey9.url, max_connections=1) as store:
             marker = witness.ledger.next_marker()
             task = asyncio.create_task(store.run(body, marker))
@@ -279,10 +370,48 @@ def test_cancelled_in_on_commit_the_transaction_is_known_to_be_committed(valkey9
             assert witness.committed == {marker}
             marker = witness.ledger.next_marker()
             await witness.watch(asyncio.create_task(store.run(witness.ledger.append, marker)), marker)
+            return store.stats()
 
-    asyncio.run(main())
+    stats = asyncio.run(main())
     witness.check()
     assert len(witness.returned) == 1
+    figures(valkey9, witness.ledger, fired=witness.interrupted, resolved=stats)
+
+
+class CancelledAt(Coroutine[Any, Any, None]):
+    """A coroutine whose task is cancelled at one of its awaits.
+
+    Args:
+        awaits: at which one, counted from 0.
+        work: the coroutine.
+        late: cancel when what it waits for has come, but before it is told so.
+    """
+
+    def __init__(self, awaits: int, work: Coroutine[Any, Any, None], *, late: bool) -> None:
+        self._left, self._work, self._late = awaits, work, late
+
+    def send(self, value: Any) -> Any:
+        return self._waiting(self._work.send(value))
+
+    def throw(self, *error: Any) -> Any:
+        return self._waiting(self._work.throw(*error))
+
+    def close(self) -> None:
+        self._work.close()
+
+    def __await__(self) -> Any:
+        return self._work.__await__()
+
+    def _waiting(self, future: Any) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        if self._left == 0:
+            if self._late and future is not None:
+                future.add_done_callback(lambda _: task.cancel())
+            else:
+                asyncio.get_running_loop().call_soon(task.cancel)
+        self._left -= 1
+        return future
 
 
 async def sleep_for_ever(tx: AsyncTx) -> None:

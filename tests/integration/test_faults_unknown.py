@@ -11,7 +11,7 @@ import pytest
 from support.faults import newest_and_oldest, of_commit
 from support.ledger import Ledger, Tally, all_once
 from support.twins import both_twins, open_twin
-from support.wire import client_of
+from support.wire import client_of, eventually
 
 from txstate import Resolution, UsageError
 from txstate.testing import Cut, DropRequest, FaultProxy, HoldReply, HoldRequest, Late
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import redis
+    from support.figures import Figures
     from support.servers import ServerHandle
     from support.twins import Twin
 
@@ -85,20 +86,24 @@ def the_unknown(ledger: Ledger) -> CommitUnknown:
     return error
 
 
+@pytest.mark.fault(number=6)
 @both_twins
 @newest_and_oldest
 def test_with_the_token_deleted_before_exec_the_documents_testify_that_it_was_not_applied(
-    kind: str, server: ServerHandle
+    kind: str, server: ServerHandle, figures: Figures
 ) -> None:
     ledger = begun(kind, server)
     with in_doubt(kind, server, ledger) as stage:
         stage.delete_tokens()
-    assert ledger.tally() == all_once(2)
+    assert figures(server, ledger, fired=stage.proxy.fired, resolved=stage.twin.stats) == all_once(2)
 
 
+@pytest.mark.fault(number=6)
 @both_twins
 @newest_and_oldest
-def test_a_late_exec_after_the_fence_is_stopped_by_it(kind: str, server: ServerHandle) -> None:
+def test_a_late_exec_after_the_fence_is_stopped_by_it(
+    kind: str, server: ServerHandle, figures: Figures
+) -> None:
     """The token is gone when the resolver looks, and the EXEC arrives after the resolver."""
     ledger = begun(kind, server)
     with (
@@ -119,26 +124,32 @@ def test_a_late_exec_after_the_fence_is_stopped_by_it(kind: str, server: ServerH
         fence.release()
         call.result()
         assert twin.stats.resolved_aborted == 1
-    assert ledger.tally() == all_once(2)
+    assert figures(server, ledger, fired=proxy.fired, resolved=twin.stats) == all_once(2)
 
 
+@pytest.mark.fault(number=6)
 @both_twins
 @newest_and_oldest
-def test_with_the_token_deleted_after_exec_it_is_unknown(kind: str, server: ServerHandle) -> None:
+def test_with_the_token_deleted_after_exec_it_is_unknown(
+    kind: str, server: ServerHandle, figures: Figures
+) -> None:
     ledger = begun(kind, server)
     with in_doubt(kind, server, ledger) as stage:
         assert isinstance(stage.held.deliver()[0], list)
         stage.delete_tokens()
-    assert ledger.tally() == Tally(attempted=2, acknowledged=1, unknown=1, applied=2)
+    assert figures(server, ledger, fired=stage.proxy.fired, resolved=stage.twin.stats) == Tally(
+        attempted=2, acknowledged=1, unknown=1, applied=2
+    )
     with open_twin(kind, server.url) as twin:
         assert twin.resolve(the_unknown(ledger).token) is Resolution.UNKNOWN
 
 
+@pytest.mark.fault(number=6)
 @both_twins
 @newest_and_oldest
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_document_without_a_version_can_not_testify(
-    kind: str, server: ServerHandle, *, plain: bool
+    kind: str, server: ServerHandle, figures: Figures, *, plain: bool
 ) -> None:
     """Made by another client, or missing: one could be changed unseen, the other be made and deleted."""
     ledger = Ledger(server)
@@ -149,15 +160,18 @@ def test_a_document_without_a_version_can_not_testify(
     with in_doubt(kind, server, ledger) as stage:
         stage.delete_tokens()
         assert stage.held.deliver()[0] is None
-    assert ledger.tally() == Tally(attempted=1, unknown=1)
+    assert figures(server, ledger, fired=stage.proxy.fired, resolved=stage.twin.stats) == Tally(
+        attempted=1, unknown=1
+    )
     the_unknown(ledger)
 
 
+@pytest.mark.fault(number=6)
 @both_twins
 @newest_and_oldest
 @pytest.mark.parametrize("applied", [True, False])
 def test_with_the_database_flushed_while_in_doubt_it_is_unknown(
-    kind: str, server: ServerHandle, *, applied: bool
+    kind: str, server: ServerHandle, figures: Figures, *, applied: bool
 ) -> None:
     ledger = begun(kind, server)
     with in_doubt(kind, server, ledger) as stage:
@@ -166,16 +180,19 @@ def test_with_the_database_flushed_while_in_doubt_it_is_unknown(
         stage.admin.flushdb()
         if not applied:
             assert stage.held.deliver()[0] is None
-    assert ledger.tally() == Tally(attempted=2, acknowledged=1, unknown=1, applied=0, lost=1)
+    assert figures(
+        server, ledger, fired=stage.proxy.fired, resolved=stage.twin.stats, lost_to="FLUSHDB"
+    ) == Tally(attempted=2, acknowledged=1, unknown=1, applied=0, lost=1)
     assert ledger.acknowledged == {f"{ledger.name}-000000"}  # the one before: FLUSHDB took it
     the_unknown(ledger)
 
 
+@pytest.mark.fault(number=6)
 @both_twins
 @newest_and_oldest
 @pytest.mark.parametrize("applied", [True, False])
 def test_with_no_server_until_the_deadline_it_is_unknown_and_can_be_resolved_later(
-    kind: str, server: ServerHandle, *, applied: bool
+    kind: str, server: ServerHandle, figures: Figures, *, applied: bool
 ) -> None:
     ledger = Ledger(server)
     with (
@@ -189,7 +206,9 @@ def test_with_no_server_until_the_deadline_it_is_unknown_and_can_be_resolved_lat
         proxy.refuse()
         assert proxy.kill() == 1
         call.result()
-        assert ledger.tally() == Tally(attempted=1, unknown=1, applied=int(applied))
+        assert figures(server, ledger, fired=proxy.fired, resolved=twin.stats) == Tally(
+            attempted=1, unknown=1, applied=int(applied)
+        )
         token = the_unknown(ledger).token
         assert twin.resolve(token) is Resolution.UNKNOWN
         proxy.accept()
@@ -199,9 +218,39 @@ def test_with_no_server_until_the_deadline_it_is_unknown_and_can_be_resolved_lat
         assert (twin.stats.in_doubt, twin.stats.unknown) == (1, 1)
 
 
+@pytest.mark.fault(number=6)
 @both_twins
 @newest_and_oldest
-def test_what_is_resolved_as_not_committed_never_will_be(kind: str, server: ServerHandle) -> None:
+@pytest.mark.parametrize("applied", [True, False])
+def test_resolved_after_its_token_has_expired_it_is_unknown(
+    kind: str, server: ServerHandle, figures: Figures, *, applied: bool
+) -> None:
+    ledger = begun(kind, server)
+    with (
+        FaultProxy(server.url) as proxy,
+        open_twin(kind, proxy.url, deadline=0.25) as twin,
+        client_of(server.unix_url) as admin,
+    ):
+        late = proxy.inject(Late(), "EXEC", where=of_commit)
+        proxy.inject(DropRequest(Cut.RST), "EXPIRE", times=None)
+        ledger.commit(twin)
+        if applied:
+            assert isinstance(late.held().deliver()[0], list)
+        tokens = [name for name in admin.keys(TOKENS) if admin.pexpire(name, 1)]
+        eventually(lambda: not admin.exists(*tokens))
+    with open_twin(kind, server.url) as twin:
+        assert [twin.resolve(the_unknown(ledger).token) for _ in range(3)] == [Resolution.UNKNOWN] * 3
+    assert figures(server, ledger, fired=proxy.fired) == Tally(
+        attempted=2, acknowledged=1, unknown=1, applied=1 + applied
+    )
+
+
+@pytest.mark.fault(number=6)
+@both_twins
+@newest_and_oldest
+def test_what_is_resolved_as_not_committed_never_will_be(
+    kind: str, server: ServerHandle, figures: Figures
+) -> None:
     ledger = Ledger(server)
     with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, deadline=0.25) as twin:
         late = proxy.inject(Late(), "EXEC", where=of_commit)
@@ -213,13 +262,16 @@ def test_what_is_resolved_as_not_committed_never_will_be(kind: str, server: Serv
         assert twin.resolve(token) is Resolution.NOT_COMMITTED
         assert late.held().deliver()[0] is None
         assert twin.resolve(token) is Resolution.NOT_COMMITTED
-        assert ledger.tally() == Tally(attempted=1, unknown=1)
+        assert figures(server, ledger, fired=proxy.fired, resolved=twin.stats) == Tally(
+            attempted=1, unknown=1
+        )
 
 
+@pytest.mark.fault(number=6)
 @both_twins
 @newest_and_oldest
 def test_a_token_can_be_resolved_by_another_store_and_after_more_commits(
-    kind: str, server: ServerHandle
+    kind: str, server: ServerHandle, figures: Figures
 ) -> None:
     """Each connection has a token of its own: what others commit later says nothing about this one."""
     ledger = Ledger(server)
@@ -233,16 +285,21 @@ def test_a_token_can_be_resolved_by_another_store_and_after_more_commits(
         for _ in range(3):
             ledger.commit(twin)
         token = the_unknown(ledger).token
-    assert ledger.tally() == Tally(attempted=5, acknowledged=4, unknown=1, applied=5)
+    assert figures(server, ledger, fired=proxy.fired, resolved=twin.stats) == Tally(
+        attempted=5, acknowledged=4, unknown=1, applied=5
+    )
     with open_twin(kind, server.url) as other:
         assert other.resolve(token) is Resolution.COMMITTED
         with pytest.raises(UsageError, match="not the token of a CommitUnknown"):
             other.resolve("nonsense")
 
 
+@pytest.mark.fault(number=6)
 @both_twins
 @newest_and_oldest
-def test_a_fence_found_later_is_no_proof_that_it_was_not_applied(kind: str, server: ServerHandle) -> None:
+def test_a_fence_found_later_is_no_proof_that_it_was_not_applied(
+    kind: str, server: ServerHandle, figures: Figures
+) -> None:
     """The first resolver wrote the fence and found other versions: unknown, and the second must not know better."""
     ledger = begun(kind, server)
     with in_doubt(kind, server, ledger) as stage:
@@ -251,4 +308,6 @@ def test_a_fence_found_later_is_no_proof_that_it_was_not_applied(kind: str, serv
     token = the_unknown(ledger).token
     with open_twin(kind, server.url) as twin:
         assert [twin.resolve(token) for _ in range(3)] == [Resolution.UNKNOWN] * 3
-    assert ledger.tally() == Tally(attempted=2, acknowledged=1, unknown=1, applied=2)
+    assert figures(server, ledger, fired=stage.proxy.fired, resolved=stage.twin.stats) == Tally(
+        attempted=2, acknowledged=1, unknown=1, applied=2
+    )

@@ -87,7 +87,7 @@ class Figures:
         tally: Tally | None = None,
         verdict: Verdict | None = None,
         lost_to: str = "",
-    ) -> Line:
+    ) -> Tally:
         """State them, check them, and hand them to the report.
 
         Args:
@@ -102,7 +102,7 @@ class Figures:
                 reported, and all else still holds; there is no verdict then, as the checker would call them lost.
 
         Returns:
-            The line.
+            The count.
         """
         if isinstance(resolved, Stats):
             resolved = resolved.resolved_committed + resolved.resolved_aborted
@@ -131,7 +131,7 @@ class Figures:
         assert counted.lost == 0 or lost_to, str(line)
         assert verdict is None or verdict.valid, f"{line}\n{verdict}"
         self._item.user_properties.append((PROPERTY, line))
-        return line
+        return counted
 
 
 def require(item: pytest.Item) -> None:

@@ -46,6 +46,11 @@ class Witness:
             assert cause.token is not None
             (self.committed if cause.known is Resolution.COMMITTED else self.unknown).add(marker)
 
+    @property
+    def interrupted(self) -> int:
+        """How many calls were interrupted."""
+        return len(self.innocent) + len(self.committed) + len(self.unknown)
+
     def check(self) -> None:
         """What was said is what happened."""
         applied = self.ledger.applied()

@@ -49,9 +49,14 @@ class AsyncChannel(Place):
     async def connect(self, source: Source, timeout: float) -> None:
         """Connect and authenticate, by redis-py; from then on the stream is ours."""
         connection = source.connection(timeout)
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        cancelled = task.cancelling()
         try:
             async with asyncio.timeout(timeout):
                 await connection.connect()
+                if task.cancelling() > cancelled:
+                    # redis-py awaits by wait_for, which in Python 3.11 may swallow a cancellation (gh-86296).
+                    raise asyncio.CancelledError
         except BaseException as error:
             connection._close()  # noqa: SLF001 - its public disconnect() waits, and clean-up must not
             if isinstance(error, Exception):
