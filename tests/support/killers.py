@@ -1,0 +1,385 @@
+"""What finds a broken engine or driver: small explorations, and scenes with real connections and the fault proxy.
+
+Each plays on a server and tells what it found. The real engine passes all of them; each mutant (`mutants`) is caught by
+those that it names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry as Again
+from support.faults import of_commit
+from support.ledger import Ledger
+from support.twins import open_twin
+
+from txstate import Retry, Store, StoreUnavailable, Tx, TxStateError
+from txstate.testing import DropReply, FaultProxy, HoldRequest, Outcome, explore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from support.servers import ServerHandle
+
+    from txstate import AsyncTx, Doc
+    from txstate.testing import Report
+
+ANY_LOSS: Final = (
+    "drop_reply",
+    "drop_request",
+    "cut",
+    "interrupt",
+    "late_exec",
+    "late_request",
+    "foreign_write",
+)
+"""The faults that cost no time."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a killer found.
+
+    Attributes:
+        broken: whether a promise was broken.
+        told: by what, or how much was tried.
+    """
+
+    broken: bool
+    told: str
+
+
+def found_by(report: Report) -> Found:
+    """What an exploration found."""
+    if report.violations:
+        return Found(broken=True, told=f"schedule {report.violations[0].number}")
+    report.check()
+    return Found(broken=False, told=f"{report.schedules} schedules")
+
+
+# Counting.
+
+
+def seed(store: Store) -> None:
+    store.put("counter", {"n": 0})
+
+
+def add_one(doc: Doc) -> None:
+    doc["n"] += 1
+
+
+def increment(store: Store) -> int:
+    n: int = store.update("counter", add_one)["n"]
+    return n
+
+
+def each_exactly_once(store: Store, outcomes: Sequence[Outcome]) -> None:
+    """What was acknowledged was applied once, and what was refused was not."""
+    counter = store.get("counter")
+    assert counter is not None
+    certain = sum(outcome.applied is True for outcome in outcomes)
+    possible = certain + sum(outcome.applied is None for outcome in outcomes)
+    assert certain <= counter["n"] <= possible, f"{certain} to {possible} were applied, not {counter['n']}"
+
+
+def increments(server: ServerHandle) -> Found:
+    """Two increments in every order."""
+    return _increments(server)
+
+
+def increments_under_any_fault(server: ServerHandle) -> Found:
+    """Two increments, at most one preemption, and any single fault at any step."""
+    return _increments(server, faults=ANY_LOSS, preemptions=1)
+
+
+def increments_with_two_lost_replies(server: ServerHandle) -> Found:
+    """Two increments one after the other, and any two replies lost: the second one may be the resolution's."""
+    return _increments(server, faults=["drop_reply"], max_faults=2, preemptions=0)
+
+
+def increments_on_armed_connections(server: ServerHandle) -> Found:
+    """One transaction three times on one store, beside another: armed connections and claims come into it."""
+    ends: list[Outcome] = []
+
+    def begin(store: Store) -> None:
+        ends.clear()
+        seed(store)
+
+    def increment_and_note(store: Store) -> None:
+        try:
+            ends.append(Outcome(increment(store), None, 1))
+        except TxStateError as error:
+            ends.append(Outcome(None, error, 1))
+
+    def three_times(store: Store) -> None:
+        for _ in range(3):
+            increment_and_note(store)
+
+    report = explore(
+        [three_times, increment_and_note],
+        setup=begin,
+        invariant=lambda store: each_exactly_once(store, ends),
+        violations=1,
+        server=server.unix_url,
+    )
+    if not report.violations:
+        assert min(report.reached[name] for name in ("armed", "claim", "conflict")) > 0, str(report)
+    return found_by(report)
+
+
+def three_increments_under_any_fault(server: ServerHandle) -> Found:
+    """Three increments, at most three preemptions, and any single fault at any step: two minutes if all is well."""
+    return _increments(server, 3, faults=ANY_LOSS, preemptions=3)
+
+
+def _increments(server: ServerHandle, count: int = 2, **options: Any) -> Found:
+    return found_by(
+        explore(
+            [increment] * count,
+            setup=seed,
+            invariant=each_exactly_once,
+            violations=1,
+            server=server.unix_url,
+            **options,
+        )
+    )
+
+
+# Several documents.
+
+
+def withdrawals(server: ServerHandle) -> Found:
+    """Write skew: each withdraws from one of two accounts, as long as both together have enough."""
+
+    def withdraw(tx: Tx, key: str) -> None:
+        accounts = tx.get_many(["x", "y"])
+        if sum(account["balance"] for account in accounts) >= 100:
+            tx.get(key)["balance"] -= 100
+
+    def not_overdrawn(store: Store) -> None:
+        found = store.get_many(["x", "y"])
+        assert sum(account["balance"] for account in found.values() if account is not None) >= 0
+
+    return found_by(
+        explore(
+            [lambda store: store.run(withdraw, "x"), lambda store: store.run(withdraw, "y")],
+            setup=lambda store: [store.put(key, {"balance": 60}) for key in ("x", "y")],
+            invariant=not_overdrawn,
+            violations=1,
+            server=server.unix_url,
+        )
+    )
+
+
+def audit(server: ServerHandle) -> Found:
+    """A transaction that only reads, one document after the other, beside one that moves money between them."""
+
+    def move(tx: Tx) -> None:
+        a, b = tx.get_many(["a", "b"])
+        a["balance"] -= 5
+        b["balance"] += 5
+
+    def total(tx: Tx) -> int:
+        return int(tx["a"]["balance"] + tx["b"]["balance"])
+
+    return found_by(
+        explore(
+            [lambda store: store.run(total), lambda store: store.run(move)],
+            setup=lambda store: [store.put(key, {"balance": 50}) for key in ("a", "b")],
+            invariant=lambda _, outcomes: outcomes[0].value == 100,
+            violations=1,
+            server=server.unix_url,
+        )
+    )
+
+
+def watching_a_counter(server: ServerHandle) -> Found:
+    """A transaction that only reads, again and again on one store, is never behind a plain read made before it."""
+
+    def look(store: Store) -> None:
+        for _ in range(3):
+            before = store.get("counter", fields=["n"])
+            assert before is not None
+            assert store.run(lambda tx: tx["counter"]["n"]) >= before["n"]
+
+    report = explore(
+        [look, increment],
+        setup=seed,
+        invariant=lambda _, outcomes: outcomes[0].ok,
+        violations=1,
+        server=server.unix_url,
+    )
+    if not report.violations:
+        assert report.reached["proof"] > 0, str(report)
+    return found_by(report)
+
+
+def a_session_that_expires(server: ServerHandle) -> Found:
+    """One document expires untouched, and another client then writes a second one that says so."""
+
+    def look(tx: Tx) -> tuple[bool, bool]:
+        return tx["session"].exists, tx["log"]["session_is_over"]
+
+    def begin(store: Store) -> None:
+        store.put("log", {"session_is_over": False})
+        store.put("session", {"user": "ann"}, expire=0.05)
+
+    def end_session(store: Store) -> None:
+        time.sleep(0.055)
+        store.put("log", {"session_is_over": True})
+
+    def once() -> Found:
+        return found_by(
+            explore(
+                [lambda store: store.run(look)],
+                setup=begin,
+                invariant=lambda _, outcomes: outcomes[0].value != (True, True),
+                faults=[end_session],
+                violations=1,
+                server=server.unix_url,
+            )
+        )
+
+    # The server's own cycle of expiries may come between, which every engine would notice.
+    return next((found for _ in range(10) if (found := once()).broken), once())
+
+
+def payments_to_a_broken_account(server: ServerHandle) -> Found:
+    """The field to be incremented was not read by the function, and is no integer: nothing is debited."""
+
+    def nothing_is_debited(store: Store) -> bool:
+        a = store.get("a")
+        return a is not None and a["balance"] == 50
+
+    return _payments(server, nothing_is_debited)
+
+
+def payments_that_return(server: ServerHandle) -> Found:
+    """The same: a call that returns has credited what it debited."""
+
+    def both_or_none(_: Store, outcomes: Sequence[Outcome]) -> bool:
+        return not outcomes[0].ok
+
+    return _payments(server, both_or_none)
+
+
+def _payments(server: ServerHandle, invariant: Callable[..., bool]) -> Found:
+    def pay(tx: Tx) -> None:
+        a, b = tx.get("a"), tx.get("b", fields=["owner"])
+        a["balance"] -= 5
+        b.increment("balance", 5)
+
+    def open_accounts(store: Store) -> None:
+        store.put("a", {"balance": 50})
+        store.put("b", {"balance": "fifty", "owner": "ann"})
+
+    report = explore(
+        [lambda store: store.run(pay)],
+        setup=open_accounts,
+        invariant=invariant,
+        violations=1,
+        server=server.unix_url,
+    )
+    # No `check`: the transaction never returns.
+    return (
+        found_by(report) if report.violations else Found(broken=False, told=f"{report.schedules} schedules")
+    )
+
+
+# Real connections.
+
+
+def lost_replies(server: ServerHandle) -> Found:
+    """The reply to every commit is lost once, with the sync and the async store."""
+    doubled = rounds = 0
+    for kind in ("sync", "async"):
+        with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+            ledger = Ledger(server, kind)
+            for _ in range(5):
+                rule = proxy.inject(DropReply(), "EXEC", where=of_commit)
+                ledger.commit(twin)
+                rule.wait()
+            doubled += ledger.tally().doubled
+            rounds += 5
+    return Found(broken=doubled > 0, told=f"{doubled} of {rounds} doubled")
+
+
+def lost_replies_beside_another_client(server: ServerHandle) -> Found:
+    """The reply to a commit is lost, and before the next connection brings anything, another client writes."""
+    updates = kept = 0
+    for kind in ("sync", "async"):
+        with (
+            FaultProxy(server.url) as proxy,
+            open_twin(kind, proxy.url) as twin,
+            Store(server.url) as other,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            other.put(kind, {"n": 0})
+            twin.update(kind, add_one)
+            lost = proxy.inject(DropReply(), "EXEC", where=of_commit)
+            held = proxy.inject(HoldRequest(), connection=2)
+            done = pool.submit(twin.update, kind, add_one)
+            lost.wait()
+            held.wait()
+            other.update(kind, add_one)
+            held.release()
+            done.result()
+            found = other.get(kind)
+            assert found is not None
+            kept += found["n"]
+            updates += 3
+    return Found(broken=kept != updates, told=f"{updates - kept} of {updates} updates lost")
+
+
+def cuts_between_watch_and_exec(server: ServerHandle) -> Found:
+    """Between reading and committing another client writes, and the connection is cut; with both stores."""
+    updates = kept = 0
+    for kind in ("sync", "async"):
+        with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin, Store(server.url) as other:
+            other.put(kind, {"n": 0})
+            for _ in range(5):
+                twin.run(_count_once_disturbed(kind, other, proxy))
+            found = other.get(kind)
+            assert found is not None
+            kept += found["n"]
+            updates += 2 * 5
+    return Found(broken=kept != updates, told=f"{updates - kept} of {updates} updates lost")
+
+
+def _count_once_disturbed(key: str, other: Store, proxy: FaultProxy) -> Callable[[AsyncTx], Any]:
+    disturbed: list[int] = []
+
+    async def count(tx: AsyncTx) -> None:
+        doc = await tx.get(key)
+        doc["n"] += 1
+        if not disturbed:
+            other.update(key, add_one)
+            disturbed.append(proxy.kill())
+            assert disturbed == [1]
+
+    return count
+
+
+def connecting_in_vain(server: ServerHandle) -> Found:
+    """No server listens: each attempt of txstate's is one try to connect."""
+    tries: list[None] = []
+
+    class Counted(redis.UnixDomainSocketConnection):
+        def _connect(self) -> Any:
+            tries.append(None)
+            return super()._connect()  # type: ignore[no-untyped-call]  # redis-py's
+
+    pool = redis.ConnectionPool(
+        connection_class=Counted, path=f"{server.unix_path}.gone", retry=Again(NoBackoff(), 5)
+    )
+    with Store(client=redis.Redis(connection_pool=pool), retry=Retry(deadline=0.3)) as store:
+        with contextlib.suppress(StoreUnavailable):
+            store.update("counter", add_one)
+        attempts = store.stats().disruptions
+    return Found(broken=len(tries) > attempts, told=f"{len(tries)} tries in {attempts} attempts")

@@ -1,0 +1,376 @@
+"""The mutants: the engine and the drivers with one mechanism broken each, and what finds that out.
+
+A mutant replaces functions at a seam, for one test. `MUTANTS` is the catalogue. To add one: write a function that takes
+a `pytest.MonkeyPatch`, mark it with `@mutant`, and name the killers (`killers`) that catch it; what brings a mechanism
+brings its mutant, and takes it off `MISSING`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import redis.asyncio.retry
+import redis.retry
+from redis.backoff import NoBackoff
+from support import killers
+
+from txstate._drivers.aio import AsyncChannel
+from txstate._drivers.source import Source
+from txstate._drivers.sync import SyncChannel
+from txstate._effects import Lost, Send
+from txstate._engine import commit, readset, resolve
+from txstate._engine.armed import Tail
+from txstate._engine.attempt import Attempt
+from txstate._engine.outcome import Committed, Conflict, Outage, verdict
+from txstate._engine.readset import FlaggedBatch, ReadSet
+from txstate.resolution import Resolution
+from txstate.testing._driver import Channel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pytest
+    from support.servers import ServerHandle
+
+    from txstate._effects import Command, Steps
+
+    Mutate = Callable[[pytest.MonkeyPatch], None]
+    Killer = Callable[[ServerHandle], killers.Found]
+
+MISSING: Final = {
+    "EXEC alone is sent again after a redirection": "transactions on clusters",
+    "WAIT on another connection than the one that wrote": "durability",
+    "one of several transactions that share a commit is told another's outcome": "coalesced commits",
+}
+"""Mutants whose mechanism the engine does not have yet, and what will bring it."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One of the catalogue.
+
+    Attributes:
+        name: what it does wrong.
+        breaks: the promise that falls with it.
+        mutate: applies it.
+        killers: each of them catches it.
+    """
+
+    name: str
+    breaks: str
+    mutate: Mutate
+    killers: tuple[Killer, ...]
+
+    def __str__(self) -> str:
+        return self.mutate.__name__
+
+
+MUTANTS: Final[list[Mutant]] = []
+
+
+def mutant(name: str, breaks: str, *killed_by: Killer) -> Callable[[Mutate], Mutate]:
+    """Enter a function into the catalogue."""
+
+    def enter(mutate: Mutate) -> Mutate:
+        MUTANTS.append(Mutant(name, breaks, mutate, killed_by))
+        return mutate
+
+    return enter
+
+
+# What is watched.
+
+
+@mutant(
+    "no WATCH",
+    "P1",
+    killers.increments,
+    killers.increments_under_any_fault,
+    killers.three_increments_under_any_fault,
+)
+def no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    _instead_of(monkeypatch, "WATCH", lambda _: ("WATCH", b"nothing"))
+
+
+@mutant("one key of two watched", "P1", killers.withdrawals)
+def one_key_of_two_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    _instead_of(monkeypatch, "WATCH", lambda command: command[:3])
+
+
+@mutant(
+    "the token is not watched",
+    "P2",
+    killers.increments_under_any_fault,
+    killers.three_increments_under_any_fault,
+)
+def token_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    _instead_of(monkeypatch, "WATCH", lambda command: ("WATCH", b"nothing", *command[2:]))
+
+
+@mutant("an armed snapshot is not watched", "P1", killers.increments_on_armed_connections)
+def armed_snapshot_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Tail.__init__
+
+    def init(tail: Tail, *args: Any) -> None:
+        real(tail, *args)
+        tail.commands = [
+            ("WATCH", b"nothing") if command[0] == "WATCH" else command for command in tail.commands
+        ]
+
+    monkeypatch.setattr(Tail, "__init__", init)
+
+
+@mutant("who has claimed a document commits without WATCH", "P1", killers.increments_on_armed_connections)
+def claim_trusted_for_safety(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Attempt.exchange
+
+    def exchange(attempt: Attempt, commands: Sequence[Command], timeout: float) -> Steps[list[Any]]:
+        if commands[0] != ("MULTI",) or not attempt.read_set.held:
+            return (yield from real(attempt, commands, timeout))
+        replies = yield from real(attempt, [("UNWATCH",), *commands], timeout)
+        return replies[1:]
+
+    monkeypatch.setattr(Attempt, "exchange", exchange)
+
+
+# What is read.
+
+
+@mutant("reads are not validated", "P3, P4", killers.audit)
+def read_only_without_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readset, "client_flags", lambda _: b"N")
+
+
+@mutant(
+    "an armed snapshot is used without validation where nothing is written", "P4", killers.watching_a_counter
+)
+def armed_snapshot_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prove(_attempt: Attempt) -> Steps[None]:
+        yield from ()
+
+    monkeypatch.setattr(Attempt, "prove", prove)
+
+
+@mutant("expired keys are not looked for", "P3, P7", killers.a_session_that_expires)
+def expiry_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = FlaggedBatch.take
+
+    def take(batch: FlaggedBatch, replies: Sequence[object]) -> Any:
+        seen = list(replies)
+        before = sum(batch.known.present.values())
+        new = sum(bool(reply) for reply in replies[batch._start : batch._start + len(batch.reads)])
+        seen[batch._marks["exists"]] = before + new + 1
+        return real(batch, seen)
+
+    _instead_of(monkeypatch, "EXISTS", lambda _: ("EXISTS", b"nothing"))
+    monkeypatch.setattr(FlaggedBatch, "take", take)
+
+
+# What is written.
+
+
+@mutant("HINCRBY is sent on a field that was not read", "P5", killers.payments_to_a_broken_account)
+def hincrby_on_an_unread_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, pending = commit._writes, dict[bytes, list[tuple[bytes, int]]]()
+
+    def read_pending(attempt: Attempt) -> Steps[None]:
+        yield from ()
+        for record in attempt.records.values():
+            pending[attempt.settings.redis_key(record.key)] = list(record.pending_increments().items())
+            record._pending.clear()
+
+    def writes(*args: Any) -> list[Command]:
+        increments = [
+            ("HINCRBY", key, name, b"%d" % by) for key, items in pending.items() for name, by in items
+        ]
+        return [*real(*args), *increments]
+
+    monkeypatch.setattr(commit, "_read_pending", read_pending)
+    monkeypatch.setattr(commit, "_writes", writes)
+
+
+@mutant("errors inside of EXEC's array are ignored", "P5", killers.payments_that_return)
+def errors_in_the_array_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The real engine sends nothing that could fail there; so this one comes together with the one above.
+    hincrby_on_an_unread_field(monkeypatch)
+
+    def blind(replies: Sequence[object], keys: Sequence[str]) -> Any:
+        return Committed() if isinstance(replies[-1], list) else verdict(replies, keys)
+
+    monkeypatch.setattr(commit, "verdict", blind)
+
+
+# What becomes of a lost reply.
+
+
+@mutant(
+    "a lost reply is taken for a conflict, as WatchError is where it is caught as a class",
+    "P2",
+    killers.increments_under_any_fault,
+    killers.three_increments_under_any_fault,
+    killers.lost_replies,
+)
+def lost_reply_taken_for_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_doubt(_attempt: Attempt, _lost: Lost) -> Steps[Conflict]:
+        yield from ()
+        return Conflict()
+
+    monkeypatch.setattr(commit, "_in_doubt", in_doubt)
+
+
+@mutant(
+    "a cancelled commit is tried again",
+    "P2",
+    killers.increments_under_any_fault,
+    killers.three_increments_under_any_fault,
+)
+def cancelled_commit_retried(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = commit._in_doubt
+
+    def in_doubt(attempt: Attempt, lost: Lost) -> Steps[Any]:
+        if isinstance(lost.cause, Exception):
+            return (yield from real(attempt, lost))
+        return Outage(lost)
+
+    monkeypatch.setattr(Lost, "interruption", None)
+    monkeypatch.setattr(commit, "_in_doubt", in_doubt)
+
+
+@mutant(
+    "the resolver looks at the token without touching it",
+    "P2",
+    killers.increments_under_any_fault,
+    killers.three_increments_under_any_fault,
+)
+def resolver_only_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(channel: Any, evidence: Any) -> Steps[bytes | None]:
+        replies = yield Send(channel, [("GET", evidence.token)], 5.0)
+        value: bytes | None = replies[0]
+        return value
+
+    _ask_by(monkeypatch, ask)
+
+
+@mutant("the resolver asks by SET NX GET", "P2", killers.increments_under_any_fault)
+def resolver_sets_if_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(channel: Any, evidence: Any) -> Steps[bytes | None]:
+        replies = yield Send(channel, [("SET", evidence.token, b"fence", "NX", "GET")], 5.0)
+        value: bytes | None = replies[0]
+        return value
+
+    _ask_by(monkeypatch, ask)
+
+
+@mutant(
+    "the resolver overwrites the token: MULTI GET SET EXEC", "P2", killers.increments_with_two_lost_replies
+)
+def resolver_overwrites(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(channel: Any, evidence: Any) -> Steps[bytes | None]:
+        look = [("MULTI",), ("GET", evidence.token), ("SET", evidence.token, b"fence"), ("EXEC",)]
+        replies = yield Send(channel, look, 5.0)
+        value: bytes | None = replies[-1][0]
+        return value
+
+    _ask_by(monkeypatch, ask)
+
+
+# Connections.
+
+
+@mutant(
+    "the driver reconnects in silence between WATCH and EXEC",
+    "P1",
+    killers.increments_under_any_fault,
+    killers.three_increments_under_any_fault,
+    killers.cuts_between_watch_and_exec,
+)
+def silent_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Channel.exchange
+
+    def exchange(channel: Channel, commands: Sequence[Command], timeout: float) -> list[object]:
+        if channel.link is None:
+            session = channel.session
+            channel.connect(timeout)
+            channel.session = session
+        return real(channel, commands, timeout)
+
+    monkeypatch.setattr(Channel, "exchange", exchange)
+    _sends_again(monkeypatch, lambda lost: not lost.replies)
+
+
+@mutant("redis-py's retries are left on while sending", "P1", killers.lost_replies_beside_another_client)
+def sent_again_on_a_new_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    _sends_again(monkeypatch, lambda _: True)
+
+
+@mutant("redis-py's retries are left on while connecting", "P6", killers.connecting_in_vain)
+def redis_py_retries_left_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Source.connection
+
+    def connection(source: Source, timeout: float) -> Any:
+        made = real(source, timeout)
+        kind = redis.asyncio.retry.Retry if source.asynchronous else redis.retry.Retry
+        made.retry = kind(NoBackoff(), 3)
+        return made
+
+    monkeypatch.setattr(Source, "connection", connection)
+
+
+# How they are made.
+
+
+def _instead_of(monkeypatch: pytest.MonkeyPatch, name: str, replaced: Callable[[Command], Command]) -> None:
+    """Send another command in place of one in batches of reads."""
+    real = ReadSet.batch
+
+    def batch(*args: Any) -> Any:
+        made = real(*args)
+        made.commands = [replaced(command) if command[0] == name else command for command in made.commands]
+        return made
+
+    monkeypatch.setattr(ReadSet, "batch", batch)
+
+
+def _ask_by(monkeypatch: pytest.MonkeyPatch, ask: Callable[[Any, Any], Steps[bytes | None]]) -> None:
+    """Resolve by a look at the token that `ask` returns."""
+
+    def resolution(channel: Any, evidence: Any, settings: Any, timeout: float) -> Steps[Resolution]:
+        value = yield from ask(channel, evidence)
+        return Resolution.COMMITTED if value == evidence.number else Resolution.NOT_COMMITTED
+
+    monkeypatch.setattr(resolve, "_ask", resolution)
+
+
+def _sends_again(monkeypatch: pytest.MonkeyPatch, which: Callable[[Lost], bool]) -> None:
+    """Make both drivers send a batch again, on a new connection, when the one that it was sent on broke."""
+    sync, aio = SyncChannel.exchange, AsyncChannel.exchange
+
+    def exchange(channel: SyncChannel, commands: Sequence[Command], timeout: float) -> list[object]:
+        session = channel.session
+        try:
+            return sync(channel, commands, timeout)
+        except Lost as lost:
+            if lost.interruption is not None or not which(lost):
+                raise
+        channel.drop()
+        channel.connect(channel._driver._source, timeout)
+        channel.session = session
+        return sync(channel, commands, timeout)
+
+    async def exchange_later(
+        channel: AsyncChannel, commands: Sequence[Command], timeout: float
+    ) -> list[object]:
+        session = channel.session
+        try:
+            return await aio(channel, commands, timeout)
+        except Lost as lost:
+            if lost.interruption is not None or not which(lost):
+                raise
+        channel.drop()
+        await channel.connect(channel._driver._source, timeout)
+        channel.session = session
+        return await aio(channel, commands, timeout)
+
+    monkeypatch.setattr(SyncChannel, "exchange", exchange)
+    monkeypatch.setattr(AsyncChannel, "exchange", exchange_later)
