@@ -17,9 +17,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry as Again
 from support.faults import of_commit
 from support.ledger import Ledger
+from support.replication import Replication, stopped
 from support.twins import open_twin
 
-from txstate import Retry, Store, StoreUnavailable, Tx, TxStateError
+from txstate import NotDurable, Replicas, Retry, Store, StoreUnavailable, Tx, TxStateError
 from txstate.testing import DropReply, FaultProxy, HoldRequest, Outcome, explore
 
 if TYPE_CHECKING:
@@ -383,3 +384,21 @@ def connecting_in_vain(server: ServerHandle) -> Found:
             store.update("counter", add_one)
         attempts = store.stats().disruptions
     return Found(broken=len(tries) > attempts, told=f"{len(tries)} tries in {attempts} attempts")
+
+
+def a_replica_that_stands_still(_server: ServerHandle) -> Found:
+    """A commit that must reach a replica, while that one is stopped; with both stores, on servers of its own."""
+    missed = 0
+    with Replication("valkey9") as pair:
+        for kind in ("sync", "async"):
+            with open_twin(kind, pair.primary.url, durability=Replicas(1, timeout=0.1)) as twin:
+                seeded = open_twin(kind, pair.primary.url, durability=Replicas(1, timeout=5.0))
+                with seeded:
+                    seeded.put("counter", {"n": 0})
+                with stopped(*pair.replicas):
+                    try:
+                        twin.update("counter", add_one)
+                    except NotDurable:
+                        continue
+                    missed += 1
+    return Found(broken=missed > 0, told=f"{missed} of 2 called durable without a replica")

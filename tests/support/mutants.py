@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 MISSING: Final = {
     "EXEC alone is sent again after a redirection": "transactions on clusters",
-    "WAIT on another connection than the one that wrote": "durability",
     "one of several transactions that share a commit is told another's outcome": "coalesced commits",
 }
 """Mutants whose mechanism the engine does not have yet, and what will bring it."""
@@ -315,6 +314,42 @@ def redis_py_retries_left_on(monkeypatch: pytest.MonkeyPatch) -> None:
         return made
 
     monkeypatch.setattr(Source, "connection", connection)
+
+
+@mutant(
+    "WAIT is sent on another connection than the one that wrote", "P8", killers.a_replica_that_stands_still
+)
+def wait_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    sync, aio = SyncChannel.exchange, AsyncChannel.exchange
+
+    def waits_in(channel: Any, commands: Sequence[Command]) -> dict[int, object]:
+        """The answers to each WAIT of a batch, by its place."""
+        with redis.Redis.from_url(channel._driver._source.url()) as other:
+            return {
+                place: other.execute_command(*command)
+                for place, command in enumerate(commands)
+                if command[0] == "WAIT"
+            }
+
+    def without(commands: Sequence[Command]) -> list[Command]:
+        return [("PING",) if command[0] == "WAIT" else command for command in commands]
+
+    def exchange(channel: SyncChannel, commands: Sequence[Command], timeout: float) -> list[object]:
+        replies = sync(channel, without(commands), timeout)
+        for place, answer in waits_in(channel, commands).items():
+            replies[place] = answer
+        return replies
+
+    async def exchange_later(
+        channel: AsyncChannel, commands: Sequence[Command], timeout: float
+    ) -> list[object]:
+        replies = await aio(channel, without(commands), timeout)
+        for place, answer in waits_in(channel, commands).items():
+            replies[place] = answer
+        return replies
+
+    monkeypatch.setattr(SyncChannel, "exchange", exchange)
+    monkeypatch.setattr(AsyncChannel, "exchange", exchange_later)
 
 
 # How they are made.
