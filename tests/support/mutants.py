@@ -18,7 +18,7 @@ from support import killers
 from txstate._drivers.aio import AsyncChannel
 from txstate._drivers.source import Source
 from txstate._drivers.sync import SyncChannel
-from txstate._effects import Lost, Send
+from txstate._effects import Constant, Lost, Send
 from txstate._engine import commit, readset, resolve
 from txstate._engine.armed import Tail
 from txstate._engine.attempt import Attempt
@@ -111,11 +111,11 @@ def token_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
 def armed_snapshot_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Tail.__init__
 
-    def init(tail: Tail, *args: Any) -> None:
-        real(tail, *args)
-        tail.commands = [
+    def init(tail: Tail, *args: Any, **options: Any) -> None:
+        real(tail, *args, **options)
+        tail.commands = Constant(
             ("WATCH", b"nothing") if command[0] == "WATCH" else command for command in tail.commands
-        ]
+        )
 
     monkeypatch.setattr(Tail, "__init__", init)
 
@@ -124,10 +124,10 @@ def armed_snapshot_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
 def claim_trusted_for_safety(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Attempt.exchange
 
-    def exchange(attempt: Attempt, commands: Sequence[Command], timeout: float) -> Steps[list[Any]]:
+    def exchange(attempt: Attempt, commands: Sequence[Command], *rest: Any) -> Steps[list[Any]]:
         if commands[0] != ("MULTI",) or not attempt.read_set.held:
-            return (yield from real(attempt, commands, timeout))
-        replies = yield from real(attempt, [("UNWATCH",), *commands], timeout)
+            return (yield from real(attempt, commands, *rest))
+        replies = yield from real(attempt, [("UNWATCH",), *commands], *rest)
         return replies[1:]
 
     monkeypatch.setattr(Attempt, "exchange", exchange)
@@ -334,16 +334,14 @@ def wait_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     def without(commands: Sequence[Command]) -> list[Command]:
         return [("PING",) if command[0] == "WAIT" else command for command in commands]
 
-    def exchange(channel: SyncChannel, commands: Sequence[Command], timeout: float) -> list[object]:
-        replies = sync(channel, without(commands), timeout)
+    def exchange(channel: SyncChannel, commands: Sequence[Command], *rest: Any) -> list[object]:
+        replies = sync(channel, without(commands), *rest)
         for place, answer in waits_in(channel, commands).items():
             replies[place] = answer
         return replies
 
-    async def exchange_later(
-        channel: AsyncChannel, commands: Sequence[Command], timeout: float
-    ) -> list[object]:
-        replies = await aio(channel, without(commands), timeout)
+    async def exchange_later(channel: AsyncChannel, commands: Sequence[Command], *rest: Any) -> list[object]:
+        replies = await aio(channel, without(commands), *rest)
         for place, answer in waits_in(channel, commands).items():
             replies[place] = answer
         return replies
@@ -381,31 +379,33 @@ def _sends_again(monkeypatch: pytest.MonkeyPatch, which: Callable[[Lost], bool])
     """Make both drivers send a batch again, on a new connection, when the one that it was sent on broke."""
     sync, aio = SyncChannel.exchange, AsyncChannel.exchange
 
-    def exchange(channel: SyncChannel, commands: Sequence[Command], timeout: float) -> list[object]:
+    def exchange(
+        channel: SyncChannel, commands: Sequence[Command], timeout: float, *rest: Any
+    ) -> list[object]:
         session = channel.session
         try:
-            return sync(channel, commands, timeout)
+            return sync(channel, commands, timeout, *rest)
         except Lost as lost:
             if lost.interruption is not None or not which(lost):
                 raise
         channel.drop()
         channel.connect(channel._driver._source, timeout)
         channel.session = session
-        return sync(channel, commands, timeout)
+        return sync(channel, commands, timeout, *rest)
 
     async def exchange_later(
-        channel: AsyncChannel, commands: Sequence[Command], timeout: float
+        channel: AsyncChannel, commands: Sequence[Command], timeout: float, *rest: Any
     ) -> list[object]:
         session = channel.session
         try:
-            return await aio(channel, commands, timeout)
+            return await aio(channel, commands, timeout, *rest)
         except Lost as lost:
             if lost.interruption is not None or not which(lost):
                 raise
         channel.drop()
         await channel.connect(channel._driver._source, timeout)
         channel.session = session
-        return await aio(channel, commands, timeout)
+        return await aio(channel, commands, timeout, *rest)
 
     monkeypatch.setattr(SyncChannel, "exchange", exchange)
     monkeypatch.setattr(AsyncChannel, "exchange", exchange_later)
