@@ -8,7 +8,7 @@ the function sees the value, and what the function then does no longer matters.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from txstate._docs import Record
 from txstate._effects import NOTHING, Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
@@ -47,6 +47,26 @@ class Condemned(BaseException):
     Not an `Exception`, so that ``except Exception`` in the function does not stop it; and if something else stops
     it, the attempt's state decides all the same.
     """
+
+
+class _Over:
+    """The guard of documents whose attempt has ended."""
+
+    def check_read(self) -> NoReturn:
+        """Nobody may.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "this transaction has ended: a Tx and its documents can't be used outside of the function. "
+            "Return plain values, such as doc.to_dict(), or start another transaction"
+        )
+
+    check_write = check_read
+
+
+_OVER: Final = _Over()
 
 
 class Attempt:
@@ -284,6 +304,7 @@ class Attempt:
     def end(self) -> Channel | None:
         """End it. Returns the channel, if it was not released, for the next attempt."""
         self.state = State.ENDED
+        self.documents.close(_OVER)
         return self._let_go()
 
     def require_quiet(self) -> None:
@@ -311,10 +332,7 @@ class Attempt:
             raise Condemned
         if self.state is State.COMMITTED:
             raise UsageError("this transaction has committed: its documents can be read, but not changed")
-        raise UsageError(
-            "this transaction has ended: a Tx and its documents can't be used outside of the function. "
-            "Return plain values, such as doc.to_dict(), or start another transaction"
-        )
+        _OVER.check_write()
 
     def _guarded(self, steps: Steps[None], keys: Sequence[str]) -> Steps[None]:
         """Read, and sort what goes wrong: what may pass condemns the attempt, so that the function can't go on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txstate._docs import Doc, Record
-from txstate._engine.armed import Spare, as_read
+from txstate._engine.armed import NOBODY, Spare, as_read
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,7 @@ class Documents:
         spare = self.spares.get(key)
         if spare is not None and spare.suits(fields):
             return spare.record, ()
-        record = Record(key, self._guard)
+        record = Record(key, NOBODY)
         return record, record.missing(fields)
 
     def adopt(self, record: Record) -> None:
@@ -99,6 +99,15 @@ class Documents:
             for key, fields in self.asked.items()
             if key in self.records
         }
+
+    def close(self, guard: Guard) -> None:
+        """The attempt is over, and a document knows it by its new guard.
+
+        Were it still to know the attempt, which knows its documents, megabytes would wait for the garbage collector.
+        """
+        self._guard = guard
+        for record in self.records.values():
+            record.guard = guard
 
     def _find(self, key: str, fields: Sequence[str] | None) -> Record | None:
         """The record, if the function asked for it before or what it asks for lies ready."""
