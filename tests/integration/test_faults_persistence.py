@@ -9,12 +9,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from support.ledger import Ledger, Tally, all_once
 from support.twins import both_twins, open_twin
-from support.wire import eventually
+from support.wire import client_of, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from support.figures import Figures
     from support.servers import ServerHandle, StartServer
     from support.twins import Twin
+
+REWRITING: Final = ("aof_rewrite_in_progress", "aof_rewrite_scheduled")
 
 servers = pytest.mark.parametrize("name", ["valkey9", "redis6", "redis8"])
 
@@ -50,7 +52,7 @@ def test_what_was_acknowledged_survives_a_sigkill_when_every_write_is_synced(
 @pytest.mark.fault(number=9)
 @both_twins
 @servers
-@pytest.mark.parametrize(("cuts", "seed"), [(3, 1), pytest.param(100, 2, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(("cuts", "seed"), [(2, 1), pytest.param(100, 2, marks=pytest.mark.soak)])
 def test_a_power_cut_loses_the_newest_transactions_and_none_by_half_when_writes_are_synced_every_second(
     kind: str, name: str, start_server: StartServer, cuts: int, seed: int, *, figures: Figures
 ) -> None:
@@ -59,12 +61,13 @@ def test_a_power_cut_loses_the_newest_transactions_and_none_by_half_when_writes_
     rng = random.Random(seed)
     with open_twin(kind, server.url) as twin, under_load(server, twin) as ledgers:
         for _ in range(cuts):
-            synced = log_of(server).stat().st_size
+            written = log_of(server).stat().st_size
             eventually(partial(has_committed, twin, twin.stats.commits + 20))
             server.stop(kill=True)
             log = log_of(server)
-            cut(log, rng.randrange(synced, log.stat().st_size))
+            cut(log, rng.randrange(written, log.stat().st_size))
             server.launch()
+            mend_log(server)
         eventually(partial(has_committed, twin, twin.stats.commits + 1))
     tally = figures(
         server,
@@ -79,7 +82,7 @@ def test_a_power_cut_loses_the_newest_transactions_and_none_by_half_when_writes_
 
 @pytest.mark.fault(number=10)
 @servers
-@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("step", [53, pytest.param(1, marks=pytest.mark.soak)])
 def test_a_log_cut_at_any_byte_of_the_last_transaction_holds_all_of_it_or_nothing(
     name: str, start_server: StartServer, tmp_path: Path, step: int, figures: Figures
 ) -> None:
@@ -100,6 +103,10 @@ def test_a_log_cut_at_any_byte_of_the_last_transaction_holds_all_of_it_or_nothin
         shutil.copytree(whole, server.directory)
         cut(log_of(server), size)
         server.launch()
+        mend_log(server)
+        with client_of(server.unix_url) as client, client.pipeline() as pipeline:
+            pipeline.set("more", 1).set("still more", 1).execute()
+        server.restart(kill=True)
         assert before.tally() == all_once(1)
         tally += last.tally()
         server.stop(kill=True)
@@ -130,6 +137,19 @@ def under_load(server: ServerHandle, twin: Twin) -> Iterator[Sequence[Ledger]]:
 
 def has_committed(twin: Twin, count: int) -> bool:
     return twin.stats.commits >= count
+
+
+def mend_log(server: ServerHandle) -> None:
+    """What must be done to a Redis that has found its log cut short: write a new one.
+
+    It leaves an open MULTI in the old one, and with it half a transaction is applied at the next start. Valkey cuts
+    that off, too (valkey-io/valkey#4342).
+    """
+    if server.kind != "Redis":
+        return
+    with client_of(server.unix_url) as client:
+        client.bgrewriteaof()
+        eventually(lambda: not any(client.info("persistence")[name] for name in REWRITING))
 
 
 def log_of(server: ServerHandle) -> Path:
