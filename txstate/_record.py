@@ -157,6 +157,11 @@ class Record:
             return self.ttl
         return None if self._deleted else left
 
+    @property
+    def pending(self) -> bool:
+        """Whether there are increments of fields that are not loaded."""
+        return bool(self._pending)
+
     def pending_increments(self) -> Mapping[bytes, int]:
         """Increments of fields that are not loaded: to be loaded before `changes`, which applies them."""
         return {encode_name(name, key=self.key): by for name, by in self._pending.items()}

@@ -26,8 +26,7 @@ class _Tx:
 
     __slots__ = ("_attempt",)
 
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt = attempt
+    _attempt: Attempt
 
     @property
     def attempt(self) -> int:
@@ -59,8 +58,7 @@ class Tx(_Tx):
     __slots__ = ("_driver",)
 
     def __init__(self, attempt: Attempt, driver: SyncDriver) -> None:
-        super().__init__(attempt)
-        self._driver = driver
+        self._attempt, self._driver = attempt, driver
 
     def get(self, key: str, fields: Sequence[str] | None = None) -> Doc:
         """The document, watched from now on.
@@ -159,8 +157,7 @@ class AsyncTx(_Tx):
     __slots__ = ("_driver", "_lock")
 
     def __init__(self, attempt: Attempt, driver: AsyncDriver) -> None:
-        super().__init__(attempt)
-        self._driver = driver
+        self._attempt, self._driver = attempt, driver
         self._lock = asyncio.Lock()
 
     async def get(self, key: str, fields: Sequence[str] | None = None) -> Doc:

@@ -156,7 +156,7 @@ class SyncDriver:
 
     def run(self, steps: Steps[T]) -> T:
         """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""
-        generator = cast("GeneratorType[Effect, Any, T]", steps)
+        generator: GeneratorType[Effect, Any, T] = steps  # type: ignore[assignment]  # it is one
         argument: Any = None
         error: BaseException | None = None
         while True:
@@ -182,7 +182,7 @@ class SyncDriver:
     def _perform(self, effect: Effect) -> Any:
         if isinstance(effect, Send):
             channel, commands, timeout, tail = effect
-            return cast("SyncChannel", channel).exchange(commands, timeout, tail)
+            return channel.exchange(commands, timeout, tail)  # type: ignore[attr-defined]  # it is one of ours
         if isinstance(effect, Call):
             return effect.function(*effect.args)
         if isinstance(effect, Acquire):

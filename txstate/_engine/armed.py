@@ -46,7 +46,7 @@ class Spare(NamedTuple):
         """Whether this is what is asked for."""
         if fields is None or self.fields is None:
             return fields is self.fields
-        return list(fields) == list(self.fields)
+        return not isinstance(fields, str) and list(fields) == list(self.fields)
 
 
 class Armed:
@@ -90,23 +90,24 @@ class Tail:
     ) -> None:
         self.session, self.wanted, self.timed = session, dict(wanted), timed
         self._signature = signature
-        self._names = [settings.redis_key(key) for key in wanted]
-        self._fields = [_names_of(key, fields) for key, fields in wanted.items()]
-        commands: list[Command] = [("WATCH", session.token, *self._names)]
+        self._names = {key: settings.redis_key(key) for key in wanted}
+        self._fields = {key: _names_of(key, fields) for key, fields in wanted.items()}
+        commands: list[Command] = [("WATCH", session.token, *self._names.values())]
         commands += [
-            ("HGETALL", name) if fields is None else ("HMGET", name, *fields)
-            for name, fields in zip(self._names, self._fields, strict=True)
+            ("HGETALL", self._names[key]) if fields is None else ("HMGET", self._names[key], *fields)
+            for key, fields in self._fields.items()
         ]
         self._present = len(commands)
         commands.append(("MGET", session.token, *claim_names(settings, wanted)))
         if timed:
             commands.append(("TIME",))
         self._counted = session.field_ttls is FieldTTLs.COUNTED
+        self._calm: object = None
         if self._counted:
             commands.append(("INFO", "keyspace"))
         self._several = len(self._names) > 1
         if self._several:
-            commands += [("EXISTS", *self._names), ("CLIENT", "INFO")]
+            commands += [("EXISTS", *self._names.values()), ("CLIENT", "INFO")]
         self.commands = Constant(commands)
 
     def take(self, replies: Sequence[object]) -> None:
@@ -114,27 +115,34 @@ class Tail:
         for reply in replies:
             if isinstance(reply, ReplyError):
                 return
-        token, *holders = cast("list[bytes | None]", replies[self._present])
-        if token is None or any(holders):
-            return
-        if self._counted and has_volatile_fields(replies[self._present + 1 + self.timed]):
+        token, *claims = cast("list[bytes | None]", replies[self._present])
+        if token is None or any(claims) or (self._counted and not self._is_calm(replies)):
             return
         if self._several and (
             replies[-2] != len(self._names) or DIRTY in (client_flags(replies[-1]) or DIRTY)
         ):
             return
         spares = {}
-        for position, (key, fields) in enumerate(self.wanted.items(), 1):
-            record = self._record(key, replies[position], self._fields[position - 1])
+        for key, reply in zip(self.wanted, replies[1:], strict=False):
+            record = self._record(key, reply, self._fields[key])
             if record is None:
                 return
-            spares[key] = Spare(fields, record)
+            spares[key] = Spare(self.wanted[key], record)
         read_set = ReadSet()
-        read_set.present, read_set.names = dict.fromkeys(self.wanted, True), list(self._names)
+        read_set.present, read_set.names = dict.fromkeys(spares, True), self._names.copy()
         read_set.unproven = True
         if self.timed:
             read_set.time = microseconds(replies[self._present + 1])
         self.session.armed = Armed(self._signature, read_set, spares, self)
+
+    def _is_calm(self, replies: Sequence[object]) -> bool:
+        """Whether no document on the server has fields that expire one by one; most of the time its answer is the same."""
+        keyspace = replies[self._present + 1 + self.timed]
+        if keyspace != self._calm:
+            if has_volatile_fields(keyspace):
+                return False
+            self._calm = keyspace
+        return True
 
     def _record(self, key: str, reply: object, fields: Sequence[bytes] | None) -> Record | None:
         """The document as read; None: it is missing, or can't be told from a missing one, or has a bad version."""

@@ -100,6 +100,7 @@ class Attempt:
     in_part: CommitUnknown | None = None
     _session: Session | None = None
     _tail: Tail | None = None
+    _round_trips = 0
     _busy = False
 
     def __init__(
@@ -263,16 +264,24 @@ class Attempt:
         """Seconds until the call's deadline."""
         return self.deadline - self.settings.clock()
 
+    def time_left(self) -> float:
+        """The same, while there are any.
+
+        Raises:
+            TooLate: the call's deadline has passed.
+        """
+        left = self.deadline - self.settings.clock()
+        if left <= 0:
+            raise TooLate("the deadline has passed")
+        return left
+
     def remaining(self) -> float:
         """Seconds that the next reply may take.
 
         Raises:
             TooLate: the call's deadline has passed.
         """
-        left = self.left()
-        if left <= 0:
-            raise TooLate("the deadline has passed")
-        return min(left, self.settings.timeout)
+        return min(self.time_left(), self.settings.timeout)
 
     def exchange(
         self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING
@@ -280,7 +289,7 @@ class Attempt:
         """Send a batch and read its replies; if anything goes wrong, the socket is not used again."""
         channel = self.channel
         assert channel is not None  # noqa: S101 - an invariant of the engine
-        self.settings.counters.add(round_trips=1)
+        self._round_trips += 1
         try:
             replies: list[Any] = yield Send(channel, commands, timeout, tail)
         except BaseException:
@@ -297,12 +306,20 @@ class Attempt:
 
     def release(self) -> None:
         """Give the channel back to the pool, if there is one."""
-        channel = self._let_go()
-        if channel is not None:
-            channel.release()
+        if self.channel is not None:
+            channel = self._let_go()
+            if channel is not None:
+                channel.release()
 
     def end(self) -> Channel | None:
-        """End it. Returns the channel, if it was not released, for the next attempt."""
+        """End it, and count it. Returns the channel, if it was not released, for the next attempt."""
+        committed, wrote = self.state is State.COMMITTED, self.written != ()
+        self.settings.counters.add(
+            attempts=type(self.verdict) is not GiveWay,
+            round_trips=self._round_trips,
+            commits=committed and wrote,
+            reads=committed and not wrote,
+        )
         self.state = State.ENDED
         self.documents.close(_OVER)
         return self._let_go()

@@ -7,7 +7,7 @@ they were asked for. From EXEC's first byte on the commit is in doubt, until EXE
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from txstate._codec import VERSION_FIELD, decode_name
 from txstate._docs import KEEP
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from txstate._docs import Changes, Record
     from txstate._effects import Command, Steps
     from txstate._engine.attempt import Attempt
+    from txstate._engine.session import Session
+
+_MULTI: Final[Command] = ("MULTI",)
+_EXEC: Final[Command] = ("EXEC",)
 
 
 def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Refused]:
@@ -43,7 +47,8 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Refused]:
         BaseException: an interruption, whatever the driver threw.
     """
     attempt.require_quiet()
-    yield from _read_pending(attempt)
+    if attempt.documents.pending:
+        yield from _read_pending(attempt)
     changes = _changes(attempt)
     if changes:
         return (yield from _write(attempt, changes))
@@ -57,22 +62,22 @@ def _write(
 ) -> Steps[Committed | Conflict | Outage | Refused]:
     """Send the transaction, with the tail that arms the socket behind it."""
     keys = [record.key for record in changes]
-    hindrance = _hindrance(attempt, keys)
-    if hindrance is not None:
-        return hindrance
-    session = attempt.session
+    footing = _footing(attempt, keys)
+    if not isinstance(footing, tuple):
+        return footing
+    session, left = footing
     number = session.next_id()
     writes = _writes(attempt, changes, number)
     volatile = attempt.read_set.volatile()
-    commands = [("MULTI",), *(guarded_write(volatile, writes) if volatile else writes), ("EXEC",)]
+    commands = [_MULTI, *(guarded_write(volatile, writes) if volatile else writes), _EXEC]
     # Half of what is left of the call at most, so that as much remains to resolve in.
-    soon, broken = max(0.001, attempt.left() / 2), None
+    soon, broken = max(0.001, left / 2), None
     confirmation = confirmation_of(attempt.settings.durability, soon / 2)
     tail = attempt.tail()
     attempt.doubt = Evidence(session.token, number, _versions(attempt, changes))
     try:
         replies: Sequence[object] = yield from attempt.exchange(
-            [*commands, *confirmation.commands],
+            [*commands, *confirmation.commands] if confirmation.commands else commands,
             min(attempt.settings.timeout + confirmation.seconds, soon),
             NOTHING if tail is None else tail.commands,
         )
@@ -101,24 +106,24 @@ def _write(
     return outcome
 
 
-def _hindrance(attempt: Attempt, keys: Sequence[str]) -> Outage | Refused | None:
-    """Why nothing can be committed, as far as that is known before anything is sent."""
+def _footing(attempt: Attempt, keys: Sequence[str]) -> tuple[Session, float] | Outage | Refused:
+    """Where to commit, and the seconds left; or why it can't be, as far as that is known before anything is sent."""
     try:
-        session = attempt.session
-        attempt.remaining()
+        session, left = attempt.session, attempt.time_left()
     except Unreachable as error:
         return Outage(error)
     if session.token_error is not None:
         return failure(session.token_error, "committing", keys)
-    unable = session.objection(attempt.settings.durability)
-    return None if unable is None else Refused(unable)
+    durability = attempt.settings.durability
+    unable = None if durability is None else session.objection(durability)
+    return (session, left) if unable is None else Refused(unable)
 
 
 def _judged(
     replies: Sequence[object], keys: Sequence[str], *, guarded: bool
 ) -> Committed | Conflict | Outage | Refused | Partial:
     outcome = verdict(replies, keys)
-    return guarded_verdict(replies[-1], keys) if guarded and isinstance(outcome, Committed) else outcome
+    return guarded_verdict(replies[-1], keys) if guarded and type(outcome) is Committed else outcome
 
 
 def _settle(
@@ -131,7 +136,7 @@ def _settle(
         attempt.state = State.COMMITTED
         for record, change in changes.items():
             record.committed(_new_version(attempt, record) if change.exists else 0)
-        attempt.written = tuple(record.key for record in changes)
+        attempt.written = tuple([record.key for record in changes])
         return
     attempt.doubt = None
     if isinstance(outcome, Partial):
@@ -211,9 +216,12 @@ def _resolve(attempt: Attempt, evidence: Evidence, finding: Finding) -> Steps[No
 
 
 def _changes(attempt: Attempt) -> dict[Record, Changes]:
-    return {
-        record: changes for record in attempt.records.values() if (changes := record.changes()) is not None
-    }
+    changes = {}
+    for record in attempt.documents.records.values():
+        change = record.changes()
+        if change is not None:
+            changes[record] = change
+    return changes
 
 
 def _read_pending(attempt: Attempt) -> Steps[None]:
@@ -229,21 +237,25 @@ def _read_pending(attempt: Attempt) -> Steps[None]:
 
 def _new_version(attempt: Attempt, record: Record) -> int:
     """Grows with every commit, and by the clock after a deletion, so that no version ever comes back."""
-    return max(record.version + 1, attempt.read_set.time)
+    version, time = record.version + 1, attempt.read_set.time
+    return version if version > time else time  # noqa: FURB136 - max() costs more than the rest
 
 
 def _versions(attempt: Attempt, changes: Mapping[Record, Changes]) -> tuple[tuple[bytes, bytes], ...] | None:
     """What the documents written can testify with; None if one has no version of its own."""
-    if not all(record.has_version for record in changes):
-        return None
-    return tuple((attempt.settings.redis_key(record.key), b"%d" % record.version) for record in changes)
+    names, versions = attempt.read_set.names, []
+    for record in changes:
+        if not record.has_version:
+            return None
+        versions.append((names[record.key], b"%d" % record.version))
+    return tuple(versions)
 
 
 def _writes(attempt: Attempt, changes: Mapping[Record, Changes], number: bytes) -> list[Command]:
     """The commands of the transaction, the token's own the first."""
     writes: list[Command] = [("SET", attempt.session.token, number, "EX", attempt.settings.token_ttl)]
     for record, change in changes.items():
-        name = attempt.settings.redis_key(record.key)
+        name = attempt.read_set.names[record.key]
         if change.delete_first:
             writes.append(("DEL", name))
         if not change.exists:

@@ -49,6 +49,14 @@ class Documents:
         return True
 
     @property
+    def pending(self) -> bool:
+        """Whether fields were incremented that are still to be read."""
+        for record in self.records.values():  # noqa: SIM110 - a generator costs more than the rest
+            if record.pending:
+                return True
+        return False
+
+    @property
     def have_versions(self) -> bool:
         """Whether each of those that the function has asked for has one of its own."""
         for record in self.records.values():  # noqa: SIM110 - a generator costs more than the rest
@@ -58,15 +66,20 @@ class Documents:
 
     def local(self, key: str, fields: Sequence[str] | None) -> Doc | None:
         """The document, if what is asked for of it is here already."""
-        record = self._find(key, fields)
-        if record is None or record.missing(fields) != ():
-            return None
-        self.asked.setdefault(key, fields)
-        return self._docs[key]
+        record = self.records.get(key)
+        if record is None:
+            spare = self.spares.pop(key, None)
+            if spare is None or not spare.suits(fields):
+                return None
+            self.asked[key] = fields
+            return self.adopt(spare.record)
+        return self._docs[key] if record.missing(fields) == () else None
 
     def ask(self, key: str, fields: Sequence[str] | None) -> tuple[Record, Sequence[bytes] | None]:
         """The function asks for a document. Returns its record, and what has to be read of it yet."""
-        record = self._find(key, fields) or Record(key, self._guard)
+        if self.local(key, fields) is not None:
+            return self.records[key], ()
+        record = self.records.get(key) or Record(key, self._guard)
         names = record.missing(fields)
         self.widened |= names != () and key in self.records
         self.asked.setdefault(key, fields)
@@ -80,12 +93,14 @@ class Documents:
         record = Record(key, NOBODY)
         return record, record.missing(fields)
 
-    def adopt(self, record: Record) -> None:
+    def adopt(self, record: Record) -> Doc:
         """Make it a document of the function's."""
-        if record.key not in self.records:
+        doc = self._docs.get(record.key)
+        if doc is None:
             record.guard = self._guard
             self.records[record.key] = record
-            self._docs[record.key] = Doc(record)
+            doc = self._docs[record.key] = Doc(record)
+        return doc
 
     def latest(self, key: str) -> Record | None:
         """What was read of a document, whether or not the function has asked for it."""
@@ -108,13 +123,3 @@ class Documents:
         self._guard = guard
         for record in self.records.values():
             record.guard = guard
-
-    def _find(self, key: str, fields: Sequence[str] | None) -> Record | None:
-        """The record, if the function asked for it before or what it asks for lies ready."""
-        record = self.records.get(key)
-        if record is None and key in self.spares:
-            spare = self.spares.pop(key)
-            if spare.suits(fields):
-                record = spare.record
-                self.adopt(record)
-        return record

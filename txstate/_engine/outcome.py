@@ -38,6 +38,9 @@ class Committed:
     shortfall: Shortfall | None = None
 
 
+_COMMITTED: Final = Committed()
+
+
 @dataclass(frozen=True, slots=True)
 class Conflict:
     """EXEC answered nil, or the reads were found stale: not applied, and others were faster."""
@@ -99,20 +102,26 @@ def verdict(
         replies: one for each command, EXEC's own the last.
         keys: what the transaction wrote, for error messages.
     """
-    multi, queued, answer = replies[0], replies[1:-1], replies[-1]
+    multi, answer = replies[0], replies[-1]
     if isinstance(multi, ReplyError):
         # Without MULTI the commands behind it run one by one, each on its own, unless they were refused as well.
-        if all(isinstance(reply, ReplyError) for reply in queued):
+        if all(isinstance(reply, ReplyError) for reply in replies[1:-1]):
             return failure(multi, "beginning the commit", keys)
         return Partial(replies)
     if answer is None:
         return Conflict()
     if isinstance(answer, ReplyError):
-        first = next((reply for reply in queued if isinstance(reply, ReplyError)), None)
-        return failure(first or because(answer), "committing", keys)
-    if not isinstance(answer, list) or any(isinstance(reply, ReplyError) for reply in answer):
+        return failure(_first_error(replies[1:-1]) or because(answer), "committing", keys)
+    if not isinstance(answer, list) or _first_error(answer) is not None:
         return Partial(replies)
-    return Committed()
+    return _COMMITTED
+
+
+def _first_error(replies: Sequence[object]) -> ReplyError | None:
+    for reply in replies:
+        if isinstance(reply, ReplyError):
+            return reply
+    return None
 
 
 def because(answer: ReplyError) -> ReplyError:

@@ -6,7 +6,6 @@ from the second on the keys are claimed.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from txstate import events
@@ -28,22 +27,22 @@ if TYPE_CHECKING:
 class Pursuit:
     """What one call remembers of its attempts."""
 
+    # What calls come to have that don't commit at once.
+    _pacing: Pacing | None = None
+    _outage: Exception | None = None
+    _conflicted: tuple[int, dict[str, Record | None]] | None = None
+    _holder: str | None = None
+    _claim: Claim | None = None
+    _gave_way = 0
+
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._started = settings.clock()
+        self._started = self._began = settings.clock()
         self.deadline = self._started + settings.retry.deadline
-        self._pacing: Pacing | None = None
-        self._outage: Exception | None = None
-        self._conflicts: Counter[str] = Counter()
-        self._conflicted: tuple[int, dict[str, Record | None]] | None = None
-        self._holder: str | None = None
-        self._claim: Claim | None = None
-        self._began = self._started
-        self._gave_way = 0
+        self._conflicts: dict[str, int] = {}
 
     def first(self) -> Attempt:
         """The first attempt."""
-        self._settings.counters.add(attempts=1)
         return Attempt(self._settings, 1, self.deadline, None)
 
     def following(self, attempt: Attempt) -> Attempt:
@@ -53,8 +52,6 @@ class Pursuit:
         be as stale as this one was.
         """
         counts = not isinstance(attempt.verdict, GiveWay)
-        if counts:
-            self._settings.counters.add(attempts=1)
         self._began = self._settings.clock()
         return Attempt(
             self._settings,
@@ -71,15 +68,13 @@ class Pursuit:
         return self._settings.clock() - self._started
 
     def committed(self, attempt: Attempt, shortfall: Shortfall | None) -> None:
-        """Count and report."""
+        """Report."""
         attempt.state = State.COMMITTED
-        written = attempt.written
-        self._settings.counters.add(**{"commits" if written else "reads": 1})
         if self._settings.on_event is not None:
             self._settings.emit(
                 events.Committed(
                     keys=tuple(attempt.read_set.present),
-                    written=written,
+                    written=attempt.written,
                     attempts=attempt.number,
                     elapsed=self._elapsed,
                 )
@@ -87,7 +82,7 @@ class Pursuit:
         if shortfall is not None:
             self._settings.counters.add(not_durable=1)
             self._settings.emit(
-                events.FellShort(keys=written, replicas=shortfall.replicas, local=shortfall.local)
+                events.FellShort(keys=attempt.written, replicas=shortfall.replicas, local=shortfall.local)
             )
 
     def pause_after(self, outcome: Conflict | GiveWay | Outage | Refused, attempt: Attempt) -> float:
@@ -126,7 +121,8 @@ class Pursuit:
         self._settings.emit(events.GaveUp(error=error, attempts=attempt.number, elapsed=self._elapsed))
 
     def _report(self, keys: list[str], number: int) -> None:
-        self._conflicts.update(keys)
+        for key in keys:
+            self._conflicts[key] = self._conflicts.get(key, 0) + 1
         logger.debug("attempt %d met a conflict on %s", number, keys)
         self._settings.emit(events.Conflicted(keys=tuple(keys), attempt=number))
 

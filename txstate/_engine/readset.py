@@ -50,7 +50,7 @@ class ReadSet:
     Attributes:
         reads: in the order in which they were made.
         present: the keys watched, and whether each existed.
-        names: the hash names of the keys watched, in the same order.
+        names: their hash names.
         time: the server's clock in microseconds, once a batch has asked for it.
         unproven: it is older than the call, and was not validated since.
         claim: what this call claims the keys with, if it does.
@@ -66,7 +66,7 @@ class ReadSet:
     def __init__(self) -> None:
         self.reads: list[Read] = []
         self.present: dict[str, bool] = {}
-        self.names: list[bytes] = []
+        self.names: dict[str, bytes] = {}
         self.held: list[bytes] = []
 
     def volatile(self) -> list[FieldTTLsRead]:
@@ -205,7 +205,7 @@ class Batch(ABC):
                 self.known.present[read.key] = read.present or read in unreadable
             if read not in unreadable:
                 self.known.reads.append(read)
-        self.known.names.extend(self._new.values())
+        self.known.names.update(self._new)
 
 
 def microseconds(time: object) -> int:
@@ -227,7 +227,7 @@ class FlaggedBatch(Batch):
         self._ask(self.reads)
         self._ask(self._again)
         self._ask_server()
-        self._mark("exists", "EXISTS", self.session.token, *self.known.names, *self._new.values())
+        self._mark("exists", "EXISTS", self.session.token, *self.known.names.values(), *self._new.values())
         self._mark("info", "CLIENT", "INFO")
 
     def take(self, replies: Sequence[object]) -> dict[Read, Exception]:
@@ -254,7 +254,7 @@ class ExecutedBatch(Batch):
         self._ask(self._all)
         self._ask([_Presence(self.session.token)])
         self._mark("exec", "EXEC")
-        self._mark("watch", "WATCH", self.session.token, *self.known.names, *self._new.values())
+        self._mark("watch", "WATCH", self.session.token, *self.known.names.values(), *self._new.values())
         self._start = len(self.commands)
         self._ask(self._all)
         self._ask([_Presence(self.session.token)])

@@ -13,7 +13,7 @@ read, the commit was not applied. A document without a version of its own can't 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txstate._codec import VERSION_FIELD
 from txstate._effects import Connect, Lost, ReplyError, Send, Sleep, Unreachable
@@ -31,8 +31,7 @@ _FENCE: Final = b"fence"
 _PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What there is to resolve a commit by.
 
     Attributes:
