@@ -58,8 +58,10 @@ class Changes(NamedTuple):
     def apply(self, raw: Mapping[bytes, bytes | None]) -> dict[bytes, bytes | None]:
         """The fields afterwards, from those before; None for those known to be missing."""
         after = {} if self.delete_first else dict(raw)
-        after.update(zip(self.set[::2], self.set[1::2], strict=True))
-        after.update(dict.fromkeys(self.unset))
+        pairs = iter(self.set)
+        after.update(zip(pairs, pairs, strict=True))
+        if self.unset:
+            after.update(dict.fromkeys(self.unset))
         return after
 
 
@@ -97,7 +99,7 @@ def difference(
                 removed.append(field)
             continue
         encoded = encode(value, key=key, field=name)
-        if old is None or not is_same(encoded, old):
+        if encoded != old and (old is None or not is_same(encoded, old)):
             assigned += (field, encoded)
     return tuple(assigned), tuple(removed)
 

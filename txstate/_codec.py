@@ -29,6 +29,9 @@ INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 MAX_DEPTH = 254
 """How deep lists and dicts may be nested: orjson's own limit for writing."""
 
+CONTAINERS = (list, dict)
+"""The types of the values that can change inside."""
+
 _LONG_NUMBER = b"0" * 19  # the shortest integers that may not fit have 19 digits
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
 _SHOWN_STEPS = 8
@@ -142,11 +145,11 @@ def encode_name(name: object, *, key: str) -> bytes:
     """
     if type(name) is not str:
         name = plain_name(name, key=key)
+    if name.isascii() and name != VERSION_NAME:
+        return name.encode()
     if name == VERSION_NAME:
         message = "is the library's own field; read .version, and use another name for yours"
         raise CodecError(message, key=key, field=name)
-    if name.isascii():
-        return name.encode()
     try:
         raw = name.encode(errors="surrogateescape")
         # escapes that spell valid UTF-8 would make two names of one field

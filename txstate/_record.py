@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from txstate._changes import KEEP, MISSING, NOT_LOADED, Changes, Keep, difference, dropped_fields
 from txstate._codec import (
+    CONTAINERS,
     JSON,
     VERSION_FIELD,
     decode,
@@ -51,6 +52,7 @@ class Record:
         has_version: whether a version was stored.
         ttl: milliseconds to live from the commit on; None to remove the expiry; `KEEP`. Without effect when there is
             no document in the end.
+        pending: increments of fields that are not loaded.
         committed_version: the version that its commit wrote; None before.
     """
 
@@ -58,7 +60,6 @@ class Record:
         "_decided",
         "_deleted",
         "_hidden",
-        "_pending",
         "_raw",
         "_touched",
         "_values",
@@ -69,6 +70,7 @@ class Record:
         "has_version",
         "key",
         "loaded",
+        "pending",
         "ttl",
         "version",
         "whole",
@@ -86,7 +88,7 @@ class Record:
         self._touched: dict[str, None] = {}  # names whose value may differ from what was read, in order
         self._hidden = False  # what was read is not seen any more: deleted or replaced
         self._deleted = False
-        self._pending: dict[str, int] = {}  # increments of fields that are not loaded
+        self.pending: dict[str, int] = {}
         self._decided: Changes | None = None
 
     def load(self, *, exists: bool, fields: Mapping[bytes, bytes | None], whole: bool) -> None:
@@ -112,10 +114,10 @@ class Record:
         version = self._raw.get(VERSION_FIELD)
         self.has_version = version is not None
         self.version = decode_version(version, key=self.key) if exists else 0
-        if self._pending:
-            for name, by in list(self._pending.items()):
+        if self.pending:
+            for name, by in list(self.pending.items()):
                 if self.look(name) is not NOT_LOADED:
-                    del self._pending[name]
+                    del self.pending[name]
                     self.increment(name, by)
 
     def missing(self, fields: Sequence[str] | None) -> tuple[bytes, ...] | None:
@@ -157,14 +159,9 @@ class Record:
             return self.ttl
         return None if self._deleted else left
 
-    @property
-    def pending(self) -> bool:
-        """Whether there are increments of fields that are not loaded."""
-        return bool(self._pending)
-
     def pending_increments(self) -> Mapping[bytes, int]:
         """Increments of fields that are not loaded: to be loaded before `changes`, which applies them."""
-        return {encode_name(name, key=self.key): by for name, by in self._pending.items()}
+        return {encode_name(name, key=self.key): by for name, by in self.pending.items()}
 
     def changes(self) -> Changes | None:
         """What differs from what was read; None when nothing does. `snapshot` shows the state decided here.
@@ -172,14 +169,13 @@ class Record:
         Raises:
             CodecError: a list or dict was given something that can't be stored.
         """
-        if self._pending:
+        if self.pending:
             raise AssertionError("increments wait: load their fields before asking for the changes")
-        self._decided = self._decide() if self._touched or self._hidden or self.ttl is not KEEP else None
+        if self._touched or self._hidden or self.ttl is not KEEP:
+            self._decided = self._decide()
+        else:
+            self._decided = None
         return self._decided
-
-    def committed(self, version: int) -> None:
-        """Note that the commit went through, and the version that it wrote."""
-        self.committed_version = version
 
     def snapshot(self, version: int) -> Snapshot:
         """The state that the last `changes` leads to (before: as read), free from later mutation.
@@ -209,7 +205,7 @@ class Record:
         if type(value) is not bytes:
             return value
         value = self._values[name] = decode(value, key=self.key, field=name)
-        if type(value) is list or type(value) is dict:
+        if type(value) in CONTAINERS:
             self._touched[name] = None  # it will be handed out, and may be mutated
         return value
 
@@ -252,7 +248,7 @@ class Record:
         # `doc["x"] += [1]` assigns the live list to itself: what was handed out must stay live
         if value is not self._values.get(name, MISSING):
             self._values[name] = copy
-        self._pending.pop(name, None)
+        self.pending.pop(name, None)
         self.exists = True
 
     def remove(self, name: str) -> None:
@@ -281,8 +277,8 @@ class Record:
             by = self._integer(normalize(by, key=self.key, field=name), name, "is incremented by an int, not")
         value = self.look(name)
         if value is NOT_LOADED:
-            self._pending[name] = self._pending.get(name, 0) + by
-            return self._pending[name]
+            self.pending[name] = self.pending.get(name, 0) + by
+            return self.pending[name]
         total = by if value is MISSING else self._integer(value, name, "is no integer but") + by
         self.assign(name, total)  # refuses what does not fit
         return total
@@ -310,7 +306,7 @@ class Record:
         """Remove the document, its expiry included."""
         self._values = {}
         self._touched = {}
-        self._pending = {}
+        self.pending = {}
         self.ttl = KEEP
         self._hidden = self._deleted = True
         self.exists = False

@@ -435,7 +435,8 @@ def _outside(here: tuple[int, int]) -> tuple[int, int]:
     Raises:
         UsageError: one is. An inner transaction would commit once for each attempt of the outer one.
     """
-    if any(place == here and attempt.in_function for place, attempt in _running.get()):
+    running = _running.get()
+    if running and any(place == here and attempt.in_function for place, attempt in running):
         raise UsageError(
             "a transaction of this store is running here already: an inner one would commit each time the outer one "
             "is tried again. Pass on the tx instead of the store; nothing was applied"

@@ -634,7 +634,7 @@ def test_committed_version() -> None:
     record, doc = opened(stored(a=1))
     with pytest.raises(UsageError, match="on_commit"):
         doc.committed_version  # noqa: B018 - reading it raises
-    record.committed(8)
+    record.committed_version = 8
     assert doc.committed_version == 8
 
 
@@ -694,7 +694,7 @@ def test_the_guard_is_asked() -> None:
     for read in READS:
         with pytest.raises(UsageError, match="over"):
             read(doc)
-    record.committed(8)
+    record.committed_version = 8
     assert (doc.key, doc.committed_version, repr(doc)) == ("acct:1", 8, "Doc('acct:1', version=7, {'a': 1})")
     assert record.changes() is None
 

@@ -101,12 +101,17 @@ class Pool(Generic[C, W]):
 
     def note(self, channel: C, signature: Hashable) -> None:
         """Remember what a channel is taken for, and tell it whether that is asked for again and again."""
-        if channel.armed != signature:
-            channel.disarm()
-        channel.hot = signature is not None and signature in self._recent
-        if signature is not None:
-            self._recent[signature] = None
+        session = channel.session
+        if session is not None and session.armed is not None and session.armed.signature != signature:
+            session.armed = None
+        if signature is None:
+            channel.hot = False
+            return
+        channel.hot = signature in self._recent
+        if channel.hot:
             self._recent.move_to_end(signature)
+        else:
+            self._recent[signature] = None
             if len(self._recent) > _RECENT:
                 self._recent.popitem(last=False)
 

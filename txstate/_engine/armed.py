@@ -11,7 +11,7 @@ role included: a demoted primary goes on serving clean, stale reads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from txstate._codec import VERSION_FIELD
 from txstate._docs import Record
@@ -102,7 +102,7 @@ class Tail:
         if timed:
             commands.append(("TIME",))
         self._counted = session.field_ttls is FieldTTLs.COUNTED
-        self._calm: object = None
+        self._calm: object = None  # what INFO last said when no field expired by itself
         if self._counted:
             commands.append(("INFO", "keyspace"))
         self._several = len(self._names) > 1
@@ -112,48 +112,50 @@ class Tail:
 
     def take(self, replies: Sequence[object]) -> None:
         """Arm the session, if everything is there, free of claims, and from one moment."""
-        for reply in replies:
-            if isinstance(reply, ReplyError):
-                return
-        token, *claims = cast("list[bytes | None]", replies[self._present])
-        if token is None or any(claims) or (self._counted and not self._is_calm(replies)):
+        here = self._present
+        found = replies[here]  # the token's value, and who claims the keys
+        if isinstance(replies[0], ReplyError) or type(found) is not list:
             return
+        if found[0] is None or found.count(None) < len(found) - 1:
+            return
+        if self._counted and replies[here + self.timed + 1] != self._calm:
+            if has_volatile_fields(replies[here + self.timed + 1]):
+                return
+            self._calm = replies[here + self.timed + 1]
         if self._several and (
             replies[-2] != len(self._names) or DIRTY in (client_flags(replies[-1]) or DIRTY)
         ):
             return
-        spares = {}
-        for key, reply in zip(self.wanted, replies[1:], strict=False):
-            record = self._record(key, reply, self._fields[key])
-            if record is None:
-                return
-            spares[key] = Spare(self.wanted[key], record)
+        try:
+            spares = {
+                key: Spare(self.wanted[key], self._record(key, reply, fields))
+                for (key, fields), reply in zip(self._fields.items(), replies[1:here], strict=True)
+            }
+            time = microseconds(replies[here + 1]) if self.timed else 0
+        except (ReplyError, CodecError):
+            return
         read_set = ReadSet()
         read_set.present, read_set.names = dict.fromkeys(spares, True), self._names.copy()
-        read_set.unproven = True
-        if self.timed:
-            read_set.time = microseconds(replies[self._present + 1])
+        read_set.unproven, read_set.time = True, time
         self.session.armed = Armed(self._signature, read_set, spares, self)
 
-    def _is_calm(self, replies: Sequence[object]) -> bool:
-        """Whether no document on the server has fields that expire one by one; most of the time its answer is the same."""
-        keyspace = replies[self._present + 1 + self.timed]
-        if keyspace != self._calm:
-            if has_volatile_fields(keyspace):
-                return False
-            self._calm = keyspace
-        return True
+    def _record(self, key: str, reply: object, fields: Sequence[bytes] | None) -> Record:
+        """The document as read.
 
-    def _record(self, key: str, reply: object, fields: Sequence[bytes] | None) -> Record | None:
-        """The document as read; None: it is missing, or can't be told from a missing one, or has a bad version."""
-        raw = pairs(reply) if fields is None else dict(zip(fields, cast("list[bytes]", reply), strict=True))
+        Raises:
+            ReplyError: it was not, or is missing, or can't be told from a missing one.
+            CodecError: its version is none.
+        """
+        if fields is None:
+            raw = reply if type(reply) is dict else pairs(reply)
+        elif type(reply) is list:
+            raw = dict(zip(fields, reply, strict=True))
+        else:
+            raise ReplyError(f"TXSTATE HMGET answered {reply!r}")
         if raw.get(VERSION_FIELD) is None and not (self.timed and raw and fields is None):
-            return None
+            raise ReplyError("TXSTATE there is no version")
         record = Record(key, NOBODY)
-        try:
-            record.load(exists=True, fields=raw, whole=fields is None)
-        except CodecError:
-            return None
+        record.load(exists=True, fields=raw, whole=fields is None)
         return record
 
 

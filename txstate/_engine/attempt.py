@@ -8,12 +8,12 @@ the function sees the value, and what the function then does no longer matters.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from txstate._docs import Record
 from txstate._effects import NOTHING, Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
 from txstate._engine.armed import Armed, Spare, Tail, Wanted, signature_of
-from txstate._engine.documents import Documents
+from txstate._engine.documents import OVER, Documents
 from txstate._engine.outcome import Conflict, GiveWay, Outage, failure, refusal
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
@@ -47,26 +47,6 @@ class Condemned(BaseException):
     Not an `Exception`, so that ``except Exception`` in the function does not stop it; and if something else stops
     it, the attempt's state decides all the same.
     """
-
-
-class _Over:
-    """The guard of documents whose attempt has ended."""
-
-    def check_read(self) -> NoReturn:
-        """Nobody may.
-
-        Raises:
-            UsageError: always.
-        """
-        raise UsageError(
-            "this transaction has ended: a Tx and its documents can't be used outside of the function. "
-            "Return plain values, such as doc.to_dict(), or start another transaction"
-        )
-
-    check_write = check_read
-
-
-_OVER: Final = _Over()
 
 
 class Attempt:
@@ -136,8 +116,9 @@ class Attempt:
         Raises:
             Unreachable: its socket is gone, and the watches with it.
         """
-        session = None if self.channel is None else self.channel.session
-        if session is None or (self._session is not None and session is not self._session):
+        channel, known = self.channel, self._session
+        session = None if channel is None else channel.session
+        if session is None or (known is not None and session is not known):
             raise Unreachable("the connection that held the watches is gone")
         self._session = session
         return session
@@ -208,13 +189,14 @@ class Attempt:
             self.read_set.unproven = True
             channel.session.armed = Armed(self.signature, self.read_set, self.documents.as_read(), self._tail)
 
-    def tail(self) -> Tail | None:
+    def tail(self, session: Session) -> Tail | None:
         """What to send behind EXEC, if arming the socket pays."""
         channel, wanted, last = self.channel, self.documents.asked, self._tail
-        if channel is None or not channel.hot or self.read_set.volatile():
+        if channel is None or not channel.hot or (self.read_set.reads and self.read_set.volatile()):
             return None
-        session = self.session
-        timed = not self.documents.have_versions
+        timed = False
+        for record in self.documents.records.values():
+            timed = timed or not record.has_version
         if last is not None and last.session is session and last.timed is timed and last.wanted == wanted:
             return last
         if not session.flags or session.field_ttls is FieldTTLs.UNCOUNTED:
@@ -313,16 +295,17 @@ class Attempt:
 
     def end(self) -> Channel | None:
         """End it, and count it. Returns the channel, if it was not released, for the next attempt."""
-        committed, wrote = self.state is State.COMMITTED, self.written != ()
-        self.settings.counters.add(
-            attempts=type(self.verdict) is not GiveWay,
-            round_trips=self._round_trips,
-            commits=committed and wrote,
-            reads=committed and not wrote,
-        )
+        if self.state is not State.COMMITTED:
+            self.settings.counters.add(
+                attempts=type(self.verdict) is not GiveWay, round_trips=self._round_trips
+            )
+        elif self.written:
+            self.settings.counters.add(attempts=1, round_trips=self._round_trips, commits=1)
+        else:
+            self.settings.counters.add(attempts=1, round_trips=self._round_trips, reads=1)
         self.state = State.ENDED
-        self.documents.close(_OVER)
-        return self._let_go()
+        self.documents.close()
+        return None if self.channel is None else self._let_go()
 
     def require_quiet(self) -> None:
         """Raise if a read is in flight: one batch at a time on a connection.
@@ -349,7 +332,7 @@ class Attempt:
             raise Condemned
         if self.state is State.COMMITTED:
             raise UsageError("this transaction has committed: its documents can be read, but not changed")
-        _OVER.check_write()
+        OVER.check_write()
 
     def _guarded(self, steps: Steps[None], keys: Sequence[str]) -> Steps[None]:
         """Read, and sort what goes wrong: what may pass condemns the attempt, so that the function can't go on."""

@@ -7,6 +7,7 @@ they were asked for. From EXEC's first byte on the commit is in doubt, until EXE
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from txstate._codec import VERSION_FIELD, decode_name
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _MULTI: Final[Command] = ("MULTI",)
 _EXEC: Final[Command] = ("EXEC",)
+_KEY: Final = attrgetter("key")
 
 
 def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Refused]:
@@ -47,8 +49,10 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Refused]:
         BaseException: an interruption, whatever the driver threw.
     """
     attempt.require_quiet()
-    if attempt.documents.pending:
-        yield from _read_pending(attempt)
+    for record in attempt.documents.records.values():
+        if record.pending:
+            yield from _read_pending(attempt)
+            break
     changes = _changes(attempt)
     if changes:
         return (yield from _write(attempt, changes))
@@ -61,19 +65,19 @@ def _write(
     attempt: Attempt, changes: Mapping[Record, Changes]
 ) -> Steps[Committed | Conflict | Outage | Refused]:
     """Send the transaction, with the tail that arms the socket behind it."""
-    keys = [record.key for record in changes]
+    keys = list(map(_KEY, changes))
     footing = _footing(attempt, keys)
     if not isinstance(footing, tuple):
         return footing
     session, left = footing
     number = session.next_id()
-    writes = _writes(attempt, changes, number)
-    volatile = attempt.read_set.volatile()
+    writes = _writes(attempt, session, changes, number)
+    volatile = attempt.read_set.volatile() if attempt.read_set.reads else ()
     commands = [_MULTI, *(guarded_write(volatile, writes) if volatile else writes), _EXEC]
     # Half of what is left of the call at most, so that as much remains to resolve in.
     soon, broken = max(0.001, left / 2), None
     confirmation = confirmation_of(attempt.settings.durability, soon / 2)
-    tail = attempt.tail()
+    tail = attempt.tail(session)
     attempt.doubt = Evidence(session.token, number, _versions(attempt, changes))
     try:
         replies: Sequence[object] = yield from attempt.exchange(
@@ -135,8 +139,8 @@ def _settle(
     if isinstance(outcome, Committed):
         attempt.state = State.COMMITTED
         for record, change in changes.items():
-            record.committed(_new_version(attempt, record) if change.exists else 0)
-        attempt.written = tuple([record.key for record in changes])
+            record.committed_version = _new_version(attempt, record) if change.exists else 0
+        attempt.written = tuple(map(_KEY, changes))
         return
     attempt.doubt = None
     if isinstance(outcome, Partial):
@@ -251,9 +255,11 @@ def _versions(attempt: Attempt, changes: Mapping[Record, Changes]) -> tuple[tupl
     return tuple(versions)
 
 
-def _writes(attempt: Attempt, changes: Mapping[Record, Changes], number: bytes) -> list[Command]:
+def _writes(
+    attempt: Attempt, session: Session, changes: Mapping[Record, Changes], number: bytes
+) -> list[Command]:
     """The commands of the transaction, the token's own the first."""
-    writes: list[Command] = [("SET", attempt.session.token, number, "EX", attempt.settings.token_ttl)]
+    writes: list[Command] = [("SET", session.token, number, "EX", attempt.settings.token_ttl)]
     for record, change in changes.items():
         name = attempt.read_set.names[record.key]
         if change.delete_first:

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from txstate._docs import Doc, Record
 from txstate._engine.armed import NOBODY, Spare, as_read
+from txstate.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from txstate._docs import Guard
     from txstate._engine.armed import Wanted
+
+
+class _Over:
+    """The guard of documents whose attempt has ended."""
+
+    def check_read(self) -> NoReturn:
+        """Nobody may.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "this transaction has ended: a Tx and its documents can't be used outside of the function. "
+            "Return plain values, such as doc.to_dict(), or start another transaction"
+        )
+
+    check_write = check_read
+
+
+OVER: Final = _Over()
 
 
 class Documents:
@@ -44,23 +65,7 @@ class Documents:
         """Whether all of this was read on suspicion."""
         for key, fields in wanted.items():
             spare = self.spares.get(key)
-            if spare is None or not spare.suits(fields):
-                return False
-        return True
-
-    @property
-    def pending(self) -> bool:
-        """Whether fields were incremented that are still to be read."""
-        for record in self.records.values():  # noqa: SIM110 - a generator costs more than the rest
-            if record.pending:
-                return True
-        return False
-
-    @property
-    def have_versions(self) -> bool:
-        """Whether each of those that the function has asked for has one of its own."""
-        for record in self.records.values():  # noqa: SIM110 - a generator costs more than the rest
-            if not record.has_version:
+            if spare is None or not (spare.fields is fields or spare.suits(fields)):
                 return False
         return True
 
@@ -69,7 +74,7 @@ class Documents:
         record = self.records.get(key)
         if record is None:
             spare = self.spares.pop(key, None)
-            if spare is None or not spare.suits(fields):
+            if spare is None or not (spare.fields is fields or spare.suits(fields)):
                 return None
             self.asked[key] = fields
             return self.adopt(spare.record)
@@ -115,11 +120,11 @@ class Documents:
             if key in self.records
         }
 
-    def close(self, guard: Guard) -> None:
+    def close(self) -> None:
         """The attempt is over, and a document knows it by its new guard.
 
         Were it still to know the attempt, which knows its documents, megabytes would wait for the garbage collector.
         """
-        self._guard = guard
+        self._guard = OVER
         for record in self.records.values():
-            record.guard = guard
+            record.guard = OVER

@@ -17,7 +17,7 @@ A batch is built, sent by whoever built it, and takes the replies. Nothing here 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from txstate._effects import ReplyError
 from txstate._engine.claims import claim_names, stake
@@ -209,8 +209,14 @@ class Batch(ABC):
 
 
 def microseconds(time: object) -> int:
-    """A reply of TIME."""
-    seconds, micros = cast("list[bytes]", time)
+    """A reply of TIME.
+
+    Raises:
+        ReplyError: it is none.
+    """
+    if not isinstance(time, list):
+        raise ReplyError(f"TXSTATE TIME answered {time!r}")
+    seconds, micros = time
     return int(seconds) * 1_000_000 + int(micros)
 
 

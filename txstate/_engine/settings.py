@@ -44,6 +44,10 @@ class Settings:
         interruptions: what is raised into a call from outside, and leaves it as itself.
         clock: monotonic seconds.
         random_id: a new, unguessable name part, from the operating system: it differs in a forked child too.
+
+    Attributes:
+        token_ttl: seconds, as they are sent, that a token outlives its last use: far longer than anyone could still ask
+            for it.
     """
 
     namespace: str = ""
@@ -57,11 +61,10 @@ class Settings:
     interruptions: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
     clock: Callable[[], float] = time.monotonic
     random_id: Callable[[], str] = _random_id
+    token_ttl: bytes = field(init=False)
 
-    @property
-    def token_ttl(self) -> bytes:
-        """Seconds, as they are sent, that a token outlives its last use: far longer than anyone could still ask for it."""
-        return b"%d" % max(3600, 10 * self.retry.deadline)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ttl", b"%d" % max(3600, 10 * self.retry.deadline))
 
     @property
     def reserved(self) -> str:
