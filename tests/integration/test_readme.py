@@ -1,11 +1,14 @@
-"""The README's code runs, is fully typed, and its two commands stand where a script finds them.
+"""The code in the README and in docs/ runs, is fully typed, and the README's two commands stand where a script finds them.
 
 The blocks of one section (from one ``## `` heading to the next) are one program, in their order, run in an empty folder.
-They may name one server, `ADDRESS`, in whose place the test's own is put, so that nothing touches the network.
+They may name one server, `ADDRESS`, in whose place the test's own is put, so that nothing touches the network. A program
+with tests is run by pytest. Where a section shows a ``text``, the program is to fail, and to say just that, line by line;
+``...`` ends a line early.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from support.servers import ServerHandle
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ADDRESS = "redis://localhost:6379/0"
 
 
@@ -60,12 +64,27 @@ def programs(text: str, address: str) -> dict[str, str]:
     return joined
 
 
+def failures(text: str) -> dict[str, list[str]]:
+    """What the program of a section is to say when it fails, by section."""
+    return {block.section: list(block.lines) for block in blocks(text) if block.language == "text"}
+
+
 def run(program: str, folder: Path) -> str:
     """What the program complains about; nothing if it works."""
     folder.mkdir(exist_ok=True)
     command = [sys.executable, "-c", program]
+    if re.search(r"^def test_", program, re.MULTILINE):
+        (folder / "test_program.py").write_text(program)
+        plugin = ["-p", "no:txstate", "-p", "pytest_txstate"]
+        command = [sys.executable, "-m", "pytest", "-q", "-W", "error", *plugin, "test_program.py"]
     ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-    return ended.stderr or ("" if ended.returncode == 0 else f"exit code {ended.returncode}")
+    told = ended.stderr or ("" if ended.returncode == 0 else f"exit code {ended.returncode}")
+    return told + ended.stdout if told else ""
+
+
+def unsaid(expected: list[str], complaint: str) -> list[str]:
+    """The lines that it should have said, and didn't."""
+    return [line for line in expected if line.strip().removesuffix("...") not in complaint]
 
 
 def check_types(written: dict[str, str], folder: Path) -> str:
@@ -94,19 +113,24 @@ def readme() -> str:
     return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_code_runs(readme: str, valkey9: ServerHandle, tmp_path: Path) -> None:
-    found = programs(readme, valkey9.url)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_code_runs(document: Path, valkey9: ServerHandle, tmp_path: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    expected = failures(text)
     complaints = {
         section: complaint
-        for number, (section, program) in enumerate(found.items())
+        for number, (section, program) in enumerate(programs(text, valkey9.url).items())
         if (complaint := run(program, tmp_path / str(number)))
     }
-    assert found
-    assert complaints == {}
+    assert {section: complaints[section] for section in complaints.keys() - expected.keys()} == {}
+    assert {section: unsaid(lines, complaints.get(section, "")) for section, lines in expected.items()} == {
+        section: [] for section in expected
+    }
 
 
-def test_the_code_is_typed(readme: str, tmp_path: Path) -> None:
-    assert check_types(programs(readme, ADDRESS), tmp_path) == ""
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_the_code_is_typed(document: Path, tmp_path: Path) -> None:
+    assert check_types(programs(document.read_text(encoding="utf-8"), ADDRESS), tmp_path) == ""
 
 
 def test_the_two_commands_can_be_found(readme: str) -> None:
@@ -150,6 +174,28 @@ def test_the_blocks_of_a_section_are_one_program(valkey9: ServerHandle, tmp_path
     assert "## this is no heading" in first
     assert run(first, tmp_path) == ""
     assert "NameError" in run(more, tmp_path)
+
+
+FAILING = """
+## A failure
+
+```python
+def test_it() -> None:
+    assert 1 + 1 == 3, "too little"
+```
+
+```text
+too little...
+    assert (1 + 1) == 3
+```
+"""
+
+
+def test_a_failure_must_be_the_one_that_is_shown(tmp_path: Path) -> None:
+    (program,) = programs(FAILING, ADDRESS).values()
+    complaint = run(program, tmp_path)
+    assert unsaid(failures(FAILING)["A failure"], complaint) == []
+    assert unsaid(["too much"], complaint) == ["too much"]
 
 
 def test_what_is_not_typed_is_found(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ DOORS = {
     "typer": {"cli"},
     "rich": {"cli"},
     "hypothesis": {"testing"},
-    "pytest": {"testing"},
+    "pytest_txstate": {"testing"},
 }
 """Who may import what is not the standard library's."""
 
@@ -174,7 +174,7 @@ SOUND = {
     "embedded/guard.py": "import os, fcntl\n",
     "store.py": "from txstate._drivers import sync\nimport txstate.embedded\n",
     "cli/__init__.py": "import typer, rich.table, redis\nfrom txstate import Store\n",
-    "testing/__init__.py": "import hypothesis, pytest\nfrom .. import Store\nfrom ..errors import UsageError\n",
+    "testing/__init__.py": "import hypothesis, pytest_txstate\nfrom .. import Store\nfrom ..errors import UsageError\n",
 }
 
 

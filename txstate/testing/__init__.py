@@ -24,7 +24,7 @@ from txstate.testing._random import RandomCuts
 from txstate.testing._report import InvariantViolated, Outcome, Report, Violation
 from txstate.testing._resp import ReplyError
 from txstate.testing._rules import Held, Rule
-from txstate.testing._schedule import Schedule, ScheduleDiverged
+from txstate.testing._schedule import Drawn, Schedule, ScheduleDiverged
 from txstate.testing.explorer import FAULTS, explore, replay, schedules
 from txstate.testing.history import (
     Cycle,
@@ -49,6 +49,7 @@ __all__ = [
     "CutRequest",
     "Cycle",
     "Delay",
+    "Drawn",
     "DropReply",
     "DropRequest",
     "Edge",

@@ -46,7 +46,7 @@ class Outcome:
 
     def __str__(self) -> str:
         what = f"returned {self.value!r}" if self.error is None else f"raised {_told(self.error)}"
-        return f"{what} ({self.attempts} attempts)"
+        return f"{what} ({self.attempts} attempt{'' if self.attempts == 1 else 's'})"
 
 
 class InvariantViolated(AssertionError):  # noqa: N818 - named for what happened, as txstate's errors are
@@ -119,6 +119,7 @@ class Report:
             UsageError: nothing was shown: no transaction ever returned, or a fault that was asked for never happened,
                 though the search was not stopped.
         """
+        __tracebackhide__ = True  # pytest shows the caller's line
         first = self.first
         if first is not None:
             raise first.exception() from first.error
