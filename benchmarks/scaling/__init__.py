@@ -1,0 +1,1 @@
+"""What more than one node, and more than one machine, would carry: measured where it can be, simulated beyond."""
