@@ -291,8 +291,9 @@ def test_cancelled_while_waiting_for_a_connection_nothing_is_applied(
 
     async def main() -> Stats:
         async with AsyncStore(valkey9.url, max_connections=1) as store:
-            holder = asyncio.create_task(store.run(sleep_for_ever))
-            await until(lambda: store.stats().round_trips > 1)
+            asleep = asyncio.Event()
+            holder = asyncio.create_task(store.run(sleep_for_ever, asleep))
+            await asleep.wait()
             waiting = []
             for _ in range(5):
                 marker = witness.ledger.next_marker()
@@ -414,8 +415,10 @@ class CancelledAt(Coroutine[Any, Any, None]):
         return future
 
 
-async def sleep_for_ever(tx: AsyncTx) -> None:
+async def sleep_for_ever(tx: AsyncTx, asleep: asyncio.Event | None = None) -> None:
     await tx.get("elsewhere")
+    if asleep is not None:
+        asleep.set()
     await asyncio.sleep(3600)
 
 
