@@ -1,4 +1,4 @@
-"""``python -m tests.report``: runs the fault tests and writes their figures into docs/reliability.md.
+"""``python -m tests.report``: runs fault tests, explorations and mutants, and writes their figures into docs/reliability.md.
 
 Figures come from a run and from nowhere else. If a test fails, nothing is written.
 """
@@ -12,7 +12,7 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import redis
@@ -22,6 +22,7 @@ import txstate
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from support.evidence import Caught, Explored
     from support.figures import Line
 
 _ROOT: Final = Path(__file__).parents[1]
@@ -86,17 +87,50 @@ A test fails, and this page is not written, unless its faults fired and nothing 
 - **seed**: of what was random; a dash where nothing was: every byte, or every step, in order.
 """
 
+_EXPLORED: Final = """\
+## Explorations
+
+Transactions in all orders of their round trips, up to the bound on preemptions that is named, on a real server: no
+violation. What was reached is told by the number of schedules in which it came about.
+
+"""
+
+_CAUGHT: Final = """\
+## Mutants
+
+The engine or its drivers with one mechanism broken, and what catches that: each of these passes with the real engine.
+
+"""
+
 
 class Collector:
-    """A pytest plugin that keeps the lines of the tests that passed."""
+    """A pytest plugin that keeps what the tests that passed have stated.
+
+    Attributes:
+        lines: the figures of fault tests.
+        explored: explorations.
+        caught: mutants.
+        missing: those that there can't be yet, and for lack of what.
+    """
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
+        self.explored: list[Explored] = []
+        self.caught: list[Caught] = []
+        self.missing: list[dict[str, str]] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Called by pytest for each phase of each test."""
         if report.when == "call" and report.passed:
-            self.lines += [line for name, line in report.user_properties if name == "figures"]  # type: ignore[misc]
+            kept: dict[str, list[Any]] = {
+                "figures": self.lines,
+                "explored": self.explored,
+                "caught": self.caught,
+                "missing": self.missing,
+            }
+            for name, line in report.user_properties:
+                if name in kept:
+                    kept[name].append(line)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=_ROOT / "docs" / "reliability.md", metavar="FILE")
     options = parser.parse_args(arguments)
     collector, started = Collector(), time.monotonic()
-    marks = "fault" if options.long else "fault and not soak"
+    marks = "(fault or proof)" + ("" if options.long else " and not soak")
     code = pytest.main(["-q", "-m", marks, str(_ROOT / "tests")], plugins=[collector])
     if code != pytest.ExitCode.OK:
         return 1
@@ -128,13 +162,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         servers=", ".join(sorted({line.server for line in collector.lines})),
     )
     options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(f"{head}\n{render(collector.lines)}")
+    options.out.write_text(f"{head}\n{render(collector)}")
     return 0
 
 
-def render(lines: Sequence[Line]) -> str:
+def render(found: Collector) -> str:
     """The tables, in Markdown."""
-    return f"{_by_fault(lines)}\n{_by_test(lines)}"
+    return "\n".join(
+        [_by_fault(found.lines), _explorations(found.explored), _mutants(found), _by_test(found.lines)]
+    )
 
 
 def _by_fault(lines: Sequence[Line]) -> str:
@@ -146,6 +182,42 @@ def _by_fault(lines: Sequence[Line]) -> str:
             [str(number), title, *(_sums(own) if own else ["not tested yet", *[""] * (len(_COUNTS) + 1)])]
         )
     return "## The 25 faults\n\n" + _table(["", "fault", *_headers()], rows)
+
+
+def _explorations(lines: Sequence[Explored]) -> str:
+    """A row for each exploration."""
+    rows = [
+        [
+            line.what,
+            line.server,
+            f"{line.schedules:,}",
+            f"{line.requests:,}",
+            f"{line.schedules / line.seconds:,.0f}",
+            f"{line.fired:,}",
+            line.reached,
+        ]
+        for line in lines
+    ]
+    head = [
+        "explored",
+        "server",
+        "schedules",
+        "requests",
+        "schedules/s",
+        "with a fault",
+        "reached in so many",
+    ]
+    return _EXPLORED + _table(head, rows)
+
+
+def _mutants(found: Collector) -> str:
+    """A row for each mutant and what catches it."""
+    rows = [[line.mutant, line.breaks, f"`{line.killer}`", line.told] for line in found.caught]
+    missing = [f"{name} ({what})" for names in found.missing for name, what in names.items()]
+    note = (
+        f"\nWithout a mutant so far, as the mechanism is missing: {'; '.join(missing)}.\n" if missing else ""
+    )
+    return _CAUGHT + _table(["mutant", "breaks", "caught by", "at"], rows) + note
 
 
 def _by_test(lines: Sequence[Line]) -> str:

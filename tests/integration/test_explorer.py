@@ -1,4 +1,4 @@
-"""The explorer on real servers: it finds what is wrong with plain code, and nothing wrong with transactions."""
+"""The explorer itself: it finds what is wrong with plain code, follows schedules, keeps its bounds, and says what can't work."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import find, settings
+from support.counting import (
+    count,
+    each_exactly_once,
+    increment,
+    increment_async,
+    is_two,
+    repeated,
+    seed,
+)
 from tenacity import stop_after_attempt
 
-from txstate import AsyncStore, AsyncTx, Doc, Retry, Store, Tx, TxStateError, UsageError, transactional
+from txstate import AsyncStore, Retry, Store, UsageError
 from txstate.testing import (
-    FAULTS,
     InvariantViolated,
     Outcome,
     ScheduleDiverged,
@@ -32,47 +40,6 @@ if TYPE_CHECKING:
 
     from txstate.testing._schedule import Drawn
 
-LOSSY = ("drop_reply", "drop_request", "cut", "interrupt", "late_exec", "late_request", "foreign_write")
-
-
-def seed(store: Store) -> None:
-    store.put("counter", {"n": 0})
-
-
-def add_one(doc: Doc) -> None:
-    doc["n"] += 1
-
-
-def increment(store: Store) -> int:
-    n: int = store.update("counter", add_one)["n"]
-    return n
-
-
-@transactional
-async def increment_later(tx: AsyncTx) -> int:
-    doc = await tx.get("counter")
-    doc["n"] += 1
-    n: int = doc["n"]
-    return n
-
-
-def increment_async(store: AsyncStore) -> Any:
-    return increment_later(store)
-
-
-def repeated(function: Callable[[Any], Any], times: int) -> Callable[[Any], Any]:
-    """The same call again and again on one store: so its connection is armed."""
-
-    def repeat(store: Store) -> None:
-        for _ in range(times):
-            function(store)
-
-    async def repeat_async(store: AsyncStore) -> None:
-        for _ in range(times):
-            await function(store)
-
-    return repeat_async if function is increment_async else repeat
-
 
 def naive(store: Store, by: int = 1) -> None:
     doc = store.get("counter")
@@ -84,188 +51,6 @@ async def naive_async(store: AsyncStore) -> None:
     doc = await store.get("counter")
     assert doc is not None
     await store.put("counter", {"n": doc["n"] + 1})
-
-
-def count(store: Store) -> int:
-    doc = store.get("counter")
-    assert doc is not None
-    n: int = doc["n"]
-    return n
-
-
-def is_two(store: Store) -> bool:
-    return count(store) == 2
-
-
-def each_exactly_once(store: Store, outcomes: Sequence[Outcome]) -> None:
-    certain = sum(outcome.applied is True for outcome in outcomes)
-    possible = certain + sum(outcome.applied is None for outcome in outcomes)
-    assert certain <= count(store) <= possible
-
-
-# Transactions hold.
-
-
-@pytest.mark.parametrize("function", [increment, increment_async], ids=["sync", "async"])
-def test_two_increments_hold_in_every_order(function: Callable[[Any], Any], server: ServerHandle) -> None:
-    report = explore([function, function], setup=seed, invariant=is_two, server=server.unix_url)
-    report.check()
-    assert report.complete
-    assert report.schedules >= 6
-    assert report.returned == (report.schedules, report.schedules)
-
-
-def test_three_increments_hold_with_three_preemptions(valkey9: ServerHandle) -> None:
-    report = explore(
-        [increment] * 3,
-        setup=seed,
-        invariant=lambda store: count(store) == 3,
-        preemptions=3,
-        server=valkey9.unix_url,
-    )
-    report.check()
-    assert report.schedules > 100
-    assert not report.complete
-    assert str(report).startswith(f"{report.schedules} schedules, cut short: no violation (")
-
-
-@pytest.mark.parametrize("function", [increment, increment_async], ids=["sync", "async"])
-def test_any_single_fault_leaves_each_applied_exactly_once(
-    function: Callable[[Any], Any], server: ServerHandle
-) -> None:
-    report = explore(
-        [function, function],
-        setup=seed,
-        invariant=each_exactly_once,
-        faults=LOSSY,
-        preemptions=1,
-        server=server.unix_url,
-    )
-    report.check()
-    assert report.schedules > 200
-    assert min(report.fired.values()) > 0
-    assert report.reached["resolution"] > 0
-    assert report.reached["late"] > 0
-
-
-@pytest.mark.parametrize("function", [increment, increment_async], ids=["sync", "async"])
-def test_repeated_transactions_use_armed_connections_and_claims(
-    function: Callable[[Any], Any], valkey9: ServerHandle
-) -> None:
-    report = explore(
-        [repeated(function, 3), repeated(function, 3)],
-        setup=seed,
-        invariant=lambda store: count(store) == 6,
-        server=valkey9.unix_url,
-    )
-    report.check()
-    assert report.complete
-    assert report.reached["armed"] == report.schedules
-    assert min(report.reached[name] for name in ("conflict", "claim", "claimed")) > 10
-
-
-def test_an_armed_connection_shows_no_reader_the_past(valkey9: ServerHandle) -> None:
-    def look(store: Store) -> None:
-        for _ in range(3):
-            before = count(store)
-            assert store.run(lambda tx: tx["counter"]["n"]) >= before
-
-    report = explore(
-        [look, increment],
-        setup=seed,
-        invariant=lambda _, outcomes: all(outcome.ok for outcome in outcomes),
-        server=valkey9.unix_url,
-    )
-    report.check()
-    assert min(report.reached[name] for name in ("armed", "proof", "stale")) > 0
-
-
-def test_any_single_fault_leaves_repeated_transactions_applied_exactly_once(valkey9: ServerHandle) -> None:
-    ends: list[Outcome] = []
-
-    def begin(store: Store) -> None:
-        ends.clear()
-        seed(store)
-
-    def increment_and_note(store: Store) -> None:
-        try:
-            ends.append(Outcome(increment(store), None, 1))
-        except (TxStateError, KeyboardInterrupt) as error:
-            ends.append(Outcome(None, error, 1))
-
-    report = explore(
-        [repeated(increment_and_note, 3), increment_and_note],
-        setup=begin,
-        invariant=lambda store: each_exactly_once(store, ends),
-        faults=LOSSY,
-        preemptions=1,
-        server=valkey9.unix_url,
-    )
-    report.check()
-    assert min(report.fired.values()) > 0
-    assert min(report.reached[name] for name in ("armed", "resolution", "late")) > 0
-
-
-def test_a_second_fault_may_hit_the_resolution(valkey9: ServerHandle) -> None:
-    report = explore(
-        [increment],
-        setup=seed,
-        invariant=each_exactly_once,
-        faults=LOSSY,
-        max_faults=2,
-        server=valkey9.unix_url,
-    )
-    report.check()
-    assert report.complete
-
-
-def test_the_server_may_be_killed_at_any_step() -> None:
-    report = explore([increment], setup=seed, invariant=each_exactly_once, faults=["restart"])
-    report.check()
-    assert report.schedules >= 4
-
-
-def test_a_key_may_expire_at_any_step(valkey9: ServerHandle) -> None:
-    def begin(store: Store) -> None:
-        store.put("hits", {"n": 7})
-
-    def hit(store: Store) -> int:
-        n: int = store.update("hits", lambda doc: doc.increment("n"))["n"]
-        return n
-
-    def counts_on_or_begins_anew(store: Store, outcomes: Sequence[Outcome]) -> None:
-        doc = store.get("hits")
-        assert (outcomes[0].value, doc and doc["n"]) in [(1, 1), (8, 8)]
-
-    report = explore(
-        [hit], setup=begin, invariant=counts_on_or_begins_anew, faults=["expiry"], server=valkey9.unix_url
-    )
-    report.check()
-    assert report.schedules >= 3
-
-
-def test_sync_and_async_transactions_meet(valkey9: ServerHandle) -> None:
-    explore([increment, increment_async], setup=seed, invariant=is_two, server=valkey9.unix_url).check()
-
-
-@pytest.mark.soak
-def test_three_increments_hold_with_three_preemptions_and_every_single_fault() -> None:
-    report = explore(
-        [increment] * 3, setup=seed, invariant=each_exactly_once, faults=LOSSY, max_faults=1, preemptions=3
-    )
-    report.check()
-    assert report.schedules > 10_000
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("fault", ["restart", "expiry"])
-def test_two_increments_hold_with_a_slow_fault_at_every_step(fault: str) -> None:
-    def at_most_once_each(store: Store) -> bool:
-        doc = store.get("counter")
-        return doc is None or 0 <= doc["n"] <= 2
-
-    assert {fault, *LOSSY} < set(FAULTS)
-    explore([increment] * 2, setup=seed, invariant=at_most_once_each, faults=[fault]).check()
 
 
 # Plain code doesn't.
@@ -587,30 +372,7 @@ def test_waiting_costs_no_time_and_chance_stays_as_it_was(valkey9: ServerHandle)
 def test_tasks_of_an_async_transaction_are_explored_with_it(valkey9: ServerHandle) -> None:
     async def both(store: AsyncStore) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(increment_later(store))
-            tasks.create_task(increment_later(store))
+            tasks.create_task(increment_async(store))
+            tasks.create_task(increment_async(store))
 
     explore([both], setup=seed, invariant=is_two, server=valkey9.unix_url).check()
-
-
-def test_what_a_transaction_reads_as_it_goes_is_from_one_moment(valkey9: ServerHandle) -> None:
-    def move(tx: Tx) -> None:
-        a, b = tx["a"], tx["b"]
-        a["n"] -= 1
-        b["n"] += 1
-
-    def look(tx: Tx) -> int:
-        return int(tx["a"]["n"] + tx["b"]["n"])
-
-    def begin(store: Store) -> None:
-        store.put("a", {"n": 1})
-        store.put("b", {"n": 1})
-
-    report = explore(
-        [lambda store: store.run(move), lambda store: store.run(look)],
-        setup=begin,
-        invariant=lambda _, outcomes: outcomes[1].value == 2,
-        server=valkey9.unix_url,
-    )
-    report.check()
-    assert report.complete

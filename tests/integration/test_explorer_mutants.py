@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support import killers
+from support import evidence, killers
+from support.evidence import CAUGHT, Caught
 from support.mutants import MISSING, MUTANTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from support.mutants import Killer, Mutant
     from support.servers import ServerHandle
 
@@ -27,16 +30,25 @@ def test_the_real_engine_passes(killer: Killer, valkey9: ServerHandle) -> None:
     assert not found.broken, found.told
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize(("mutant", "killer"), PAIRS, ids=lambda each: getattr(each, "__name__", str(each)))
 def test_the_mutant_is_caught(
-    mutant: Mutant, killer: Killer, valkey9: ServerHandle, monkeypatch: pytest.MonkeyPatch
+    mutant: Mutant,
+    killer: Killer,
+    valkey9: ServerHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
     mutant.mutate(monkeypatch)
-    assert killer(valkey9).broken
+    found = killer(valkey9)
+    assert found.broken
+    record_property(CAUGHT, Caught(mutant.name, mutant.breaks, killer.__name__, found.told))
 
 
-def test_the_catalogue_is_in_order() -> None:
+@pytest.mark.proof
+def test_the_catalogue_is_in_order(record_property: Callable[[str, object], None]) -> None:
     names = [mutant.name for mutant in MUTANTS]
     assert len({*names, *MISSING}) == len(names) + len(MISSING)
     assert all(mutant.killers for mutant in MUTANTS)
     assert all(killer.__doc__ and killer.__module__ == killers.__name__ for killer in KILLERS)
+    record_property(evidence.MISSING, MISSING)

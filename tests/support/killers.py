@@ -10,17 +10,18 @@ import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry as Again
+from support.counting import ANY_LOSS, Noted, add_one, each_exactly_once, increment, repeated, seed
 from support.faults import of_commit
 from support.ledger import Ledger
 from support.replication import Replication, stopped
 from support.twins import open_twin
 
-from txstate import NotDurable, Replicas, Retry, Store, StoreUnavailable, Tx, TxStateError
+from txstate import NotDurable, Replicas, Retry, Store, StoreUnavailable, Tx
 from txstate.testing import DropReply, FaultProxy, HoldRequest, Outcome, explore
 
 if TYPE_CHECKING:
@@ -28,19 +29,8 @@ if TYPE_CHECKING:
 
     from support.servers import ServerHandle
 
-    from txstate import AsyncTx, Doc
+    from txstate import AsyncTx
     from txstate.testing import Report
-
-ANY_LOSS: Final = (
-    "drop_reply",
-    "drop_request",
-    "cut",
-    "interrupt",
-    "late_exec",
-    "late_request",
-    "foreign_write",
-)
-"""The faults that cost no time."""
 
 
 @dataclass(frozen=True)
@@ -67,28 +57,6 @@ def found_by(report: Report) -> Found:
 # Counting.
 
 
-def seed(store: Store) -> None:
-    store.put("counter", {"n": 0})
-
-
-def add_one(doc: Doc) -> None:
-    doc["n"] += 1
-
-
-def increment(store: Store) -> int:
-    n: int = store.update("counter", add_one)["n"]
-    return n
-
-
-def each_exactly_once(store: Store, outcomes: Sequence[Outcome]) -> None:
-    """What was acknowledged was applied once, and what was refused was not."""
-    counter = store.get("counter")
-    assert counter is not None
-    certain = sum(outcome.applied is True for outcome in outcomes)
-    possible = certain + sum(outcome.applied is None for outcome in outcomes)
-    assert certain <= counter["n"] <= possible, f"{certain} to {possible} were applied, not {counter['n']}"
-
-
 def increments(server: ServerHandle) -> Found:
     """Two increments in every order."""
     return _increments(server)
@@ -106,26 +74,11 @@ def increments_with_two_lost_replies(server: ServerHandle) -> Found:
 
 def increments_on_armed_connections(server: ServerHandle) -> Found:
     """One transaction three times on one store, beside another: armed connections and claims come into it."""
-    ends: list[Outcome] = []
-
-    def begin(store: Store) -> None:
-        ends.clear()
-        seed(store)
-
-    def increment_and_note(store: Store) -> None:
-        try:
-            ends.append(Outcome(increment(store), None, 1))
-        except TxStateError as error:
-            ends.append(Outcome(None, error, 1))
-
-    def three_times(store: Store) -> None:
-        for _ in range(3):
-            increment_and_note(store)
-
+    noted = Noted()
     report = explore(
-        [three_times, increment_and_note],
-        setup=begin,
-        invariant=lambda store: each_exactly_once(store, ends),
+        [repeated(noted.increment, 3), noted.increment],
+        setup=noted.seed,
+        invariant=noted.each_exactly_once,
         violations=1,
         server=server.unix_url,
     )

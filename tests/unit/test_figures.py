@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from report import Collector, render
+from support.evidence import CAUGHT, EXPLORED, MISSING, Caught, Explored
 from support.figures import PROPERTY, Figures, require
 from support.ledger import Tally
 
@@ -78,10 +79,25 @@ def test_the_report_adds_up_what_passed_and_names_what_is_missing() -> None:
         )
         collector.pytest_runtest_logreport(report)
     assert len(collector.lines) == len([name for name, _ in item.user_properties if name == PROPERTY]) == 2
-    rows = [line for line in render(collector.lines).splitlines() if line.startswith("| 4 |")]
+    rows = [line for line in render(collector).splitlines() if line.startswith("| 4 |")]
     assert [row.split("| ", 3)[3] for row in rows] == [
         "10 | 6 | 4 | 2 | 6 | 0 | 0 | 0 | - | 1, 2 |",
         "Valkey 9.1.2 | 10 | 6 | 4 | 2 | 6 | 0 | 0 | 0 | - | 1, 2 |",
     ]
-    assert "| 5 |" in render([])
-    assert "not tested yet" in render([])
+    assert "| 5 |" in render(Collector())
+    assert "not tested yet" in render(Collector())
+
+
+def test_the_report_quotes_explorations_and_mutants() -> None:
+    collector = Collector()
+    stated = [
+        (EXPLORED, Explored("two increments", "Valkey 9.1.2", 1234, 5678, 2.0, 7, "late 3")),
+        (CAUGHT, Caught("no WATCH", "P1", "increments", "schedule 3")),
+        (MISSING, {"WAIT elsewhere": "durability"}),
+    ]
+    report: Any = SimpleNamespace(when="call", passed=True, user_properties=stated)
+    collector.pytest_runtest_logreport(report)
+    page = render(collector)
+    assert "| two increments | Valkey 9.1.2 | 1,234 | 5,678 | 617 | 7 | late 3 |" in page
+    assert "| no WATCH | P1 | `increments` | schedule 3 |" in page
+    assert "as the mechanism is missing: WAIT elsewhere (durability)." in page

@@ -1,0 +1,296 @@
+"""Transactions hold in every order of their round trips, with any single fault at any step: explored, not sampled.
+
+`python -m tests.report` quotes these explorations; with `--long`, or `-m soak`, the big ones as well.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.counting import (
+    ANY_LOSS,
+    Noted,
+    count,
+    each_exactly_once,
+    increment,
+    increment_async,
+    is_two,
+    repeated,
+    seed,
+)
+from support.evidence import EXPLORED, Explored
+
+from txstate.testing import FAULTS, explore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from support.servers import ServerHandle
+
+    from txstate import Store, Tx
+    from txstate.testing import Outcome, Report
+
+    Explore = Callable[..., Report]
+
+pytestmark = pytest.mark.proof
+
+both_twins = pytest.mark.parametrize("function", [increment, increment_async], ids=["sync", "async"])
+
+
+@pytest.fixture
+def explored(record_property: Callable[[str, object], None]) -> Explore:
+    """`explore`, whose report is checked, and handed to the figures; `server=None` is one that can be killed."""
+
+    def run(what: str, transactions: list[Any], *, server: ServerHandle | None, **options: Any) -> Report:
+        began = time.monotonic()
+        report = explore(transactions, server=None if server is None else server.unix_url, **options)
+        report.check()
+        name = "Valkey, embedded" if server is None else f"{server.kind} {server.version}"
+        record_property(EXPLORED, Explored.of(what, name, report, time.monotonic() - began))
+        return report
+
+    return run
+
+
+@both_twins
+def test_two_increments_hold_in_every_order(
+    function: Callable[[Any], Any], server: ServerHandle, explored: Explore
+) -> None:
+    report = explored("two increments", [function, function], setup=seed, invariant=is_two, server=server)
+    assert report.complete
+    assert report.schedules >= 6
+    assert report.returned == (report.schedules, report.schedules)
+
+
+def test_sync_and_async_transactions_meet(valkey9: ServerHandle, explored: Explore) -> None:
+    explored(
+        "a sync and an async increment",
+        [increment, increment_async],
+        setup=seed,
+        invariant=is_two,
+        server=valkey9,
+    )
+
+
+def test_three_increments_hold_with_three_preemptions(valkey9: ServerHandle, explored: Explore) -> None:
+    report = explored(
+        "three increments, 3 preemptions",
+        [increment] * 3,
+        setup=seed,
+        invariant=lambda store: count(store) == 3,
+        preemptions=3,
+        server=valkey9,
+    )
+    assert report.schedules > 100
+    assert not report.complete
+    assert str(report).startswith(f"{report.schedules} schedules, cut short: no violation (")
+
+
+@both_twins
+def test_any_single_fault_leaves_each_applied_exactly_once(
+    function: Callable[[Any], Any], server: ServerHandle, explored: Explore
+) -> None:
+    report = explored(
+        "two increments, 1 preemption, any single fault",
+        [function, function],
+        setup=seed,
+        invariant=each_exactly_once,
+        faults=ANY_LOSS,
+        preemptions=1,
+        server=server,
+    )
+    assert report.schedules > 200
+    assert min(report.fired.values()) > 0
+    assert min(report.reached[name] for name in ("resolution", "late", "conflict")) > 0
+
+
+def test_a_second_fault_may_hit_the_resolution(valkey9: ServerHandle, explored: Explore) -> None:
+    report = explored(
+        "one increment, any two faults",
+        [increment],
+        setup=seed,
+        invariant=each_exactly_once,
+        faults=ANY_LOSS,
+        max_faults=2,
+        server=valkey9,
+    )
+    assert report.complete
+
+
+@both_twins
+def test_repeated_transactions_use_armed_connections_and_claims(
+    function: Callable[[Any], Any], valkey9: ServerHandle, explored: Explore
+) -> None:
+    report = explored(
+        "two times three increments, each on one store",
+        [repeated(function, 3), repeated(function, 3)],
+        setup=seed,
+        invariant=lambda store: count(store) == 6,
+        server=valkey9,
+    )
+    assert report.complete
+    assert report.reached["armed"] == report.schedules
+    assert min(report.reached[name] for name in ("conflict", "claim", "claimed")) > 10
+
+
+def test_any_single_fault_leaves_repeated_transactions_applied_exactly_once(
+    valkey9: ServerHandle, explored: Explore
+) -> None:
+    noted = Noted()
+    report = explored(
+        "three increments on one store beside one, 1 preemption, any single fault",
+        [repeated(noted.increment, 3), noted.increment],
+        setup=noted.seed,
+        invariant=noted.each_exactly_once,
+        faults=ANY_LOSS,
+        preemptions=1,
+        server=valkey9,
+    )
+    assert min(report.fired.values()) > 0
+    assert min(report.reached[name] for name in ("armed", "resolution", "late")) > 0
+
+
+def test_an_armed_connection_shows_no_reader_the_past(valkey9: ServerHandle, explored: Explore) -> None:
+    def look(store: Store) -> None:
+        for _ in range(3):
+            before = count(store)
+            assert store.run(lambda tx: tx["counter"]["n"]) >= before
+
+    report = explored(
+        "three readings on one store beside an increment",
+        [look, increment],
+        setup=seed,
+        invariant=lambda _, outcomes: all(outcome.ok for outcome in outcomes),
+        server=valkey9,
+    )
+    assert min(report.reached[name] for name in ("armed", "proof", "stale")) > 0
+
+
+def test_what_a_transaction_reads_as_it_goes_is_from_one_moment(
+    valkey9: ServerHandle, explored: Explore
+) -> None:
+    def move(tx: Tx) -> None:
+        a, b = tx["a"], tx["b"]
+        a["n"] -= 1
+        b["n"] += 1
+
+    def look(tx: Tx) -> int:
+        return int(tx["a"]["n"] + tx["b"]["n"])
+
+    def begin(store: Store) -> None:
+        store.put("a", {"n": 1})
+        store.put("b", {"n": 1})
+
+    report = explored(
+        "a sum of two documents, read one by one, beside a transfer between them",
+        [lambda store: store.run(move), lambda store: store.run(look)],
+        setup=begin,
+        invariant=lambda _, outcomes: outcomes[1].value == 2,
+        server=valkey9,
+    )
+    assert report.complete
+    assert report.reached["stale"] > 0
+
+
+def test_the_server_may_be_killed_at_any_step(explored: Explore) -> None:
+    report = explored(
+        "one increment, the server killed once",
+        [increment],
+        setup=seed,
+        invariant=each_exactly_once,
+        faults=["restart"],
+        server=None,
+    )
+    assert report.schedules >= 4
+
+
+def test_a_key_may_expire_at_any_step(valkey9: ServerHandle, explored: Explore) -> None:
+    def begin(store: Store) -> None:
+        store.put("hits", {"n": 7})
+
+    def hit(store: Store) -> int:
+        n: int = store.update("hits", lambda doc: doc.increment("n"))["n"]
+        return n
+
+    def counts_on_or_begins_anew(store: Store, outcomes: Sequence[Outcome]) -> None:
+        doc = store.get("hits")
+        assert (outcomes[0].value, doc and doc["n"]) in [(1, 1), (8, 8)]
+
+    report = explored(
+        "one increment, the document expires once",
+        [hit],
+        setup=begin,
+        invariant=counts_on_or_begins_anew,
+        faults=["expiry"],
+        server=valkey9,
+    )
+    assert report.schedules >= 3
+
+
+# Long ones. Together they try every fault.
+
+
+@pytest.mark.soak
+def test_three_increments_hold_with_three_preemptions_and_every_single_fault(
+    valkey9: ServerHandle, explored: Explore
+) -> None:
+    report = explored(
+        "three increments, 3 preemptions, any single fault",
+        [increment] * 3,
+        setup=seed,
+        invariant=each_exactly_once,
+        faults=ANY_LOSS,
+        preemptions=3,
+        server=valkey9,
+    )
+    assert report.schedules > 10_000
+    assert min(report.fired.values()) > 0
+    assert min(report.reached[name] for name in ("resolution", "late", "conflict")) > 0
+
+
+@pytest.mark.soak
+def test_three_increments_hold_with_three_preemptions_and_the_server_killed_at_every_step(
+    explored: Explore,
+) -> None:
+    report = explored(
+        "three increments, 3 preemptions, the server killed once",
+        [increment] * 3,
+        setup=seed,
+        invariant=each_exactly_once,
+        faults=["restart"],
+        preemptions=3,
+        server=None,
+    )
+    assert report.fired["restart"] > 100
+
+
+@pytest.mark.soak
+def test_three_increments_hold_with_three_preemptions_and_an_expiry_at_every_step(
+    valkey9: ServerHandle, explored: Explore
+) -> None:
+    assert {"expiry", "restart", *ANY_LOSS} == set(FAULTS)
+
+    def hit(store: Store) -> int:
+        n: int = store.update("counter", lambda doc: doc.increment("n"))["n"]
+        return n
+
+    def counts_on_or_begins_anew(store: Store, outcomes: Sequence[Outcome]) -> None:
+        doc = store.get("counter")
+        results = sorted(outcome.value for outcome in outcomes)
+        counted = list(range(1, 4))
+        anew = [sorted([*counted[:before], *counted[: 3 - before]]) for before in range(4)]
+        assert results in anew
+        assert doc is None or doc["n"] in counted
+
+    report = explored(
+        "three increments, 3 preemptions, the document expires once",
+        [hit] * 3,
+        setup=seed,
+        invariant=counts_on_or_begins_anew,
+        faults=["expiry"],
+        preemptions=3,
+        server=valkey9,
+    )
+    assert report.fired["expiry"] > 100
