@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from txstate._codec import JSON, VERSION_FIELD, encode, encode_name, is_same
+from txstate._codec import CONTAINERS, JSON, VERSION_FIELD, dump, encode, encode_name, is_same
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -98,7 +98,7 @@ def difference(
             if old is not None or (field not in before and not whole):
                 removed.append(field)
             continue
-        encoded = encode(value, key=key, field=name)
+        encoded = encode(value, key=key, field=name) if type(value) in CONTAINERS else dump(value)
         if encoded != old and (old is None or not is_same(encoded, old)):
             assigned += (field, encoded)
     return tuple(assigned), tuple(removed)

@@ -85,6 +85,10 @@ def encode(value: JSON, *, key: str, field: str) -> bytes:
     return orjson.dumps(normalize(value, key=key, field=field))
 
 
+dump = orjson.dumps
+"""The same for a scalar that was normalized: what is no list and no dict can't have changed since."""
+
+
 def decode(raw: bytes, *, key: str, field: str) -> JSON:
     """The value that a field's bytes stand for, in plain types.
 

@@ -91,6 +91,21 @@ class Record:
         self.pending: dict[str, int] = {}
         self._decided: Changes | None = None
 
+    @classmethod
+    def read(cls, key: str, guard: Guard, fields: Mapping[bytes, bytes | None], *, whole: bool) -> Record:
+        """A document that exists, as `load` leaves it.
+
+        Raises:
+            CodecError: the version is none.
+        """
+        record = cls(key, guard)
+        record.loaded = record.existed = record.exists = True
+        record.whole, record._raw = whole, fields
+        version = fields.get(VERSION_FIELD)
+        record.has_version = version is not None
+        record.version = decode_version(version, key=key)
+        return record
+
     def load(self, *, exists: bool, fields: Mapping[bytes, bytes | None], whole: bool) -> None:
         """Take in what was read, the first time or once more. Own writes stay; waiting increments are applied.
 

@@ -186,9 +186,10 @@ class Counters:
 
     def add(self, **counts: int) -> None:
         """Add to the counters named."""
+        totals = self._counts
         with _counting:
             for name, count in counts.items():
-                self._counts[name] += count
+                totals[name] += count
 
     def stats(self) -> Stats:
         """The counts as of now, all of the same moment."""

@@ -48,7 +48,7 @@ class SyncChannel(Place):
         self._replies = Replies()
         self._arrivals = select.poll()
         self._timeout = 0.0
-        self._abandoned = False
+        self._tls = self._abandoned = False
 
     @property
     def connected(self) -> bool:
@@ -74,6 +74,7 @@ class SyncChannel(Place):
         sock = connection._sock  # noqa: SLF001 - redis-py shows it nowhere else
         self._arrivals = select.poll()
         self._arrivals.register(sock, select.POLLIN)
+        self._tls = isinstance(sock, ssl.SSLSocket)
         self._socket = sock
 
     def exchange(self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING) -> list[object]:
@@ -83,7 +84,7 @@ class SyncChannel(Place):
         sock, incoming = self._socket, self._replies
         if sock is None:
             raise Lost(replies, sent=False, cause=ConnectionError("there is no connection"))
-        sent = isinstance(sock, ssl.SSLSocket)  # TLS may have sent a part before it fails
+        sent = self._tls  # it may have sent a part before it fails
         try:
             if not _ABOUT * self._timeout <= timeout <= self._timeout:
                 sock.settimeout(timeout)
@@ -157,13 +158,21 @@ class SyncDriver:
     def run(self, steps: Steps[T]) -> T:
         """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""
         generator: GeneratorType[Effect, Any, T] = steps  # type: ignore[assignment]  # it is one
+        try:
+            return self._run(generator, None)
+        except BaseException as raised:
+            if generator.gi_frame is None:
+                raise
+            # A KeyboardInterrupt hit the loop just when it went around: the engine has yet to hear of it.
+            return self._run(generator, raised)
+
+    def _run(self, generator: GeneratorType[Effect, Any, T], error: BaseException | None) -> T:
         argument: Any = None
-        error: BaseException | None = None
         while True:
             try:
                 # A loop of its own, so that an interruption which hits its end is inside of the `try` as well.
                 while True:
-                    effect = steps.send(argument) if error is None else steps.throw(error)
+                    effect = generator.send(argument) if error is None else generator.throw(error)
                     error = None
                     argument = self._perform(effect)
             except StopIteration as stop:
@@ -184,7 +193,8 @@ class SyncDriver:
             channel, commands, timeout, tail = effect
             return channel.exchange(commands, timeout, tail)  # type: ignore[attr-defined]  # it is one of ours
         if isinstance(effect, Call):
-            return effect.function(*effect.args)
+            function, args = effect
+            return function(*args)
         if isinstance(effect, Acquire):
             return self._acquire(effect.timeout, effect.signature)
         if isinstance(effect, Connect):

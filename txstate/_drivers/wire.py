@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import hiredis
@@ -54,13 +55,12 @@ class Replies:
 
         A push of RESP3 may come between two replies, and is none.
         """
-        gets, append = self._gets, replies.append
-        missing = wanted - len(replies)
-        while missing:
-            reply = gets()
-            if reply is _NOT_ENOUGH:
+        while len(replies) < wanted:
+            # In C all the way: a loop here would cost as much as parsing does.
+            arrived = list(islice(iter(self._gets, _NOT_ENOUGH), wanted - len(replies)))
+            if not arrived:
                 return False
-            if type(reply) is not _Push:
-                append(reply)
-                missing -= 1
+            if _Push in map(type, arrived):
+                arrived = [reply for reply in arrived if type(reply) is not _Push]
+            replies += arrived
         return True

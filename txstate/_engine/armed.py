@@ -134,8 +134,7 @@ class Tail:
             time = microseconds(replies[here + 1]) if self.timed else 0
         except (ReplyError, CodecError):
             return
-        read_set = ReadSet()
-        read_set.present, read_set.names = dict.fromkeys(spares, True), self._names.copy()
+        read_set = ReadSet(dict.fromkeys(spares, True), self._names.copy())
         read_set.unproven, read_set.time = True, time
         self.session.armed = Armed(self._signature, read_set, spares, self)
 
@@ -154,9 +153,7 @@ class Tail:
             raise ReplyError(f"TXSTATE HMGET answered {reply!r}")
         if raw.get(VERSION_FIELD) is None and not (self.timed and raw and fields is None):
             raise ReplyError("TXSTATE there is no version")
-        record = Record(key, NOBODY)
-        record.load(exists=True, fields=raw, whole=fields is None)
-        return record
+        return Record.read(key, NOBODY, raw, whole=fields is None)
 
 
 def _names_of(key: str, fields: Sequence[str] | None) -> Sequence[bytes] | None:

@@ -103,7 +103,7 @@ def _write(
         assert attempt.in_part is not None  # noqa: S101 - set just now
         raise attempt.in_part
     behind = replies[len(commands) :]
-    if tail is not None and isinstance(outcome, Committed | Conflict):
+    if tail is not None and isinstance(outcome, (Committed, Conflict)):
         tail.take(behind[len(confirmation.commands) :])
     if confirmation.commands and isinstance(outcome, Committed):
         return Committed(confirmation.shortfall(behind, broken))
@@ -127,7 +127,7 @@ def _judged(
     replies: Sequence[object], keys: Sequence[str], *, guarded: bool
 ) -> Committed | Conflict | Outage | Refused | Partial:
     outcome = verdict(replies, keys)
-    return guarded_verdict(replies[-1], keys) if guarded and type(outcome) is Committed else outcome
+    return guarded_verdict(replies[-1], keys) if guarded and isinstance(outcome, Committed) else outcome
 
 
 def _settle(

@@ -63,10 +63,10 @@ class ReadSet:
     claim: Claim | None = None
     claimed = False
 
-    def __init__(self) -> None:
+    def __init__(self, present: dict[str, bool] | None = None, names: dict[str, bytes] | None = None) -> None:
+        self.present: dict[str, bool] = present or {}
+        self.names: dict[str, bytes] = names or {}
         self.reads: list[Read] = []
-        self.present: dict[str, bool] = {}
-        self.names: dict[str, bytes] = {}
         self.held: list[bytes] = []
 
     def volatile(self) -> list[FieldTTLsRead]:
