@@ -3,8 +3,6 @@
 The stores are simulated: the clients' calls, steps, commits and returns are events on one made-up clock.
 """
 
-# ruff: noqa: ARG002 - the toy stores share one interface, and each uses what its defect takes
-
 from __future__ import annotations
 
 import collections
