@@ -76,6 +76,11 @@ def total(ledgers: Iterable[Ledger]) -> Tally:
     return sum((ledger.tally() for ledger in ledgers), Tally())
 
 
+def keys_of(name: str) -> tuple[str, str]:
+    """The two documents of the ledger of this name."""
+    return f"{name}:1", f"{name}:2"
+
+
 class Ledger:
     """The transactions made on one pair of documents. Thread-safe.
 
@@ -86,7 +91,7 @@ class Ledger:
 
     def __init__(self, server: Countable, name: str = "ledger") -> None:
         self._server, self.name = server, name
-        self.keys = (f"{name}:1", f"{name}:2")
+        self.keys = keys_of(name)
         self.acknowledged: set[str] = set()
         self.unknown: dict[str, CommitUnknown] = {}
         self.not_durable: dict[str, NotDurable] = {}
