@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.faults import newest_and_oldest, of_commit
+from support.ledger import Tally
 from support.wire import client_of
 
 import txstate
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     import redis
+    from support.figures import Figures
     from support.servers import ServerHandle
 
 ENOUGH = 10  # wrong moments to report
@@ -111,6 +113,7 @@ def no_garbage_collection() -> Iterator[None]:
         gc.enable()
 
 
+@pytest.mark.fault(number=14)
 @pytest.mark.usefixtures("no_garbage_collection")
 @pytest.mark.parametrize("server", ["valkey9"], indirect=True)
 @pytest.mark.parametrize(
@@ -124,7 +127,7 @@ def no_garbage_collection() -> Iterator[None]:
     ],
 )
 def test_a_commit_interrupted_at_any_moment_says_what_became_of_it_and_leaves_a_sound_store(
-    server: ServerHandle, scene: str, step: int
+    server: ServerHandle, scene: str, step: int, figures: Figures
 ) -> None:
     """With one connection only, so that a place in the pool that gets lost is missed at once."""
     wrong: list[str] = []
@@ -141,6 +144,9 @@ def test_a_commit_interrupted_at_any_moment_says_what_became_of_it_and_leaves_a_
     assert not wrong, "\n".join(wrong)
     assert moments * step > 300
     assert committed > 0
+    # After each one comes another that is not interrupted.
+    applied = committed + moments
+    figures(server, fired=moments, tally=Tally(attempted=2 * moments, acknowledged=moments, applied=applied))
 
 
 def interrupt_a_commit(
@@ -184,13 +190,14 @@ def interrupt_a_commit(
     return place, verdict, ""
 
 
+@pytest.mark.fault(number=14)
 @newest_and_oldest
 @pytest.mark.parametrize(
     ("rounds", "seed"),
     [(100, 1), pytest.param(3000, 2, marks=pytest.mark.soak)],
 )
 def test_keyboard_interrupts_at_random_moments_double_nothing_and_lose_nothing_that_returned(
-    server: ServerHandle, rounds: int, seed: int
+    server: ServerHandle, rounds: int, seed: int, figures: Figures
 ) -> None:
     """In the main thread of a process of its own, by a signal, as a user's Ctrl-C."""
     command = [
@@ -216,3 +223,10 @@ def test_keyboard_interrupts_at_random_moments_double_nothing_and_lose_nothing_t
     assert report["innocent"], "none was interrupted before its commit had left"
     assert report["unknown"] == []
     assert report["uninterrupted"] == 20 + 20, "the store did not work any more"
+    tally = Tally(
+        attempted=rounds + len(report["returned"]) + 40,
+        acknowledged=len(report["returned"]) + 40,
+        applied=len(applied),
+        torn=report["torn"],
+    )
+    figures(server, fired=rounds, seed=seed, tally=tally)

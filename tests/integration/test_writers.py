@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.faults import field_ttl_servers
 from support.intruders import BEFORE, INTRUDERS, KEY, Intruder
+from support.ledger import all_once
 from support.twins import both_twins, open_twin
 from support.users import url_of
 from support.wire import client_of, eventually
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import redis
+    from support.figures import Figures
     from support.servers import ServerHandle
 
     from txstate import AsyncTx, Doc
@@ -41,11 +43,12 @@ def admin(server: ServerHandle) -> Iterator[redis.Redis]:
 # Keys
 
 
+@pytest.mark.fault(number=24)
 @both_twins
 @rights
 @intruders
 def test_what_another_client_does_between_read_and_commit_is_a_conflict(
-    kind: str, server: ServerHandle, admin: redis.Redis, intruder: Intruder, rights: str
+    kind: str, server: ServerHandle, admin: redis.Redis, intruder: Intruder, rights: str, *, figures: Figures
 ) -> None:
     seen: list[dict[str, Any]] = []
 
@@ -65,13 +68,15 @@ def test_what_another_client_does_between_read_and_commit_is_a_conflict(
         assert snapshot.to_dict() == expected
         assert twin.stats.commits == 1
         assert twin.stats.conflicts >= 1
+    figures(server, fired=1, tally=all_once(1))
 
 
+@pytest.mark.fault(number=24)
 @both_twins
 @rights
 @intruders
 def test_what_another_client_does_between_two_reads_is_never_seen_together_with_what_was_before(
-    kind: str, server: ServerHandle, admin: redis.Redis, intruder: Intruder, rights: str
+    kind: str, server: ServerHandle, admin: redis.Redis, intruder: Intruder, rights: str, *, figures: Figures
 ) -> None:
     """A read-only transaction is no less consistent."""
     seen: list[tuple[dict[str, Any], dict[str, Any]]] = []
@@ -91,11 +96,13 @@ def test_what_another_client_does_between_two_reads_is_never_seen_together_with_
         assert seen == [(intruder.after, {"later": 1})]
         assert (calls, twin.stats.commits) == (2, 0)
         assert twin.stats.conflicts >= 1
+    figures(server, fired=1, tally=all_once(1))
 
 
+@pytest.mark.fault(number=24)
 @both_twins
 def test_a_key_that_expired_unnoticed_before_it_is_watched_is_a_missing_document(
-    kind: str, server: ServerHandle, admin: redis.Redis
+    kind: str, server: ServerHandle, admin: redis.Redis, figures: Figures
 ) -> None:
     with open_twin(kind, server.url) as twin:
         for _ in range(20):
@@ -108,11 +115,13 @@ def test_a_key_that_expired_unnoticed_before_it_is_watched_is_a_missing_document
         # Redis 6.2 counts the removal of such a key as a change, so it may cost an attempt there.
         assert twin.stats.commits == 20
         assert twin.stats.attempts <= 40
+    figures(server, fired=20, tally=all_once(20))
 
 
+@pytest.mark.fault(number=24)
 @both_twins
 def test_a_key_that_expires_while_it_is_watched_is_never_written_from_what_it_was(
-    kind: str, server: ServerHandle, admin: redis.Redis
+    kind: str, server: ServerHandle, admin: redis.Redis, figures: Figures
 ) -> None:
     seen: list[bool] = []
 
@@ -131,6 +140,7 @@ def test_a_key_that_expires_while_it_is_watched_is_never_written_from_what_it_wa
             twin.run(body)
             assert seen[-1] is False
             assert admin.hget(KEY, "n") == b"1"
+    figures(server, fired=10, tally=all_once(10))
 
 
 @both_twins
