@@ -104,10 +104,10 @@ def packed(*commands: str) -> bytes:
     return b"".join(out)
 
 
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
+def eventually(condition: Callable[[], bool], *, patience: float = 5) -> None:
+    deadline = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen within 5 s"
+        assert time.monotonic() < deadline, f"it did not happen within {patience} s"
         time.sleep(0.002)
 
 
