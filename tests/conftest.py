@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import redis
+from support.cluster import Cluster, start_cluster
 from support.figures import Figures, require
 from support.servers import BINARIES, ServerHandle, ServerMissingError, start
 
@@ -15,6 +16,27 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from support.servers import StartServer
+
+
+class Clusters:
+    """The clusters of a test session, started when first asked for."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, Cluster] = {}
+
+    def clean(self, name: str) -> Cluster:
+        """A running cluster without data, whatever the last test did to it."""
+        if name not in self._running:
+            try:
+                self._running[name] = start_cluster(name)
+            except ServerMissingError as missing:
+                _do_without(str(missing))
+        self._running[name].clean()
+        return self._running[name]
+
+    def close(self) -> None:
+        for cluster in self._running.values():
+            cluster.close()
 
 
 class Servers:
@@ -85,6 +107,28 @@ def start_server() -> Iterator[StartServer]:
     finally:
         for server in started:
             server.close()
+
+
+@pytest.fixture(scope="session")
+def clusters() -> Iterator[Clusters]:
+    running = Clusters()
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture
+def cluster(clusters: Clusters) -> Cluster:
+    """Three primaries with a replica each, of Valkey 9, without data."""
+    return clusters.clean("valkey9")
+
+
+@pytest.fixture(params=["valkey9", "redis6"])
+def any_cluster(request: pytest.FixtureRequest, clusters: Clusters) -> Cluster:
+    """The same of the newest and of the oldest kind of server in turn."""
+    name: str = request.param
+    return clusters.clean(name)
 
 
 @pytest.fixture

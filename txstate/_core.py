@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from txstate import durability as levels
 from txstate._docs import KEEP, Keep
 from txstate._engine.settings import Settings
+from txstate._engine.slots import check_namespace
 from txstate._target import PRIVATE, Policy, Private, Target, target_of
 from txstate.errors import UsageError
 from txstate.retry import Retry, checked
@@ -91,8 +92,9 @@ class StoreBase(Generic[D]):
 
         Args:
             target: a folder (embedded and durable, shared by all processes that open it) or an address
-                (``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``); by default a private
-                embedded server that is gone when the store is closed.
+                (``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``, or of a cluster
+                ``redis+cluster://host:port,host:port`` and the like); by default a private embedded server that is
+                gone when the store is closed.
             client: a redis-py client whose connection settings are taken over, instead of a target. Its retries are
                 not: they would apply a commit twice.
             namespace: prefix of every key, the library's own included.
@@ -122,7 +124,9 @@ class StoreBase(Generic[D]):
 
     def _open(self, target: Target, max_connections: int, options: dict[str, Any]) -> None:
         self._core: Core[D] = Core(target, max_connections)
-        self._settings = Settings(interruptions=self._interruptions, **options)
+        self._settings = Settings(interruptions=self._interruptions, clustered=target.clustered, **options)
+        if target.clustered:
+            check_namespace(self._settings.namespace)
         self._is_view = False
         self._start()
 
@@ -163,6 +167,8 @@ class StoreBase(Generic[D]):
             changed["retry"] = checked(retry)
         if namespace is not None:
             _check(namespace, self._settings.timeout, self._core.max_connections, None)
+            if self._settings.clustered:
+                check_namespace(namespace)
             changed["namespace"] = namespace
         if not isinstance(durability, Keep):
             changed["durability"] = levels.checked(durability)

@@ -51,6 +51,9 @@ class Channel(Protocol):
     def connected(self) -> bool:
         """Whether there is a socket, as far as is known without I/O."""
 
+    def serves(self, slot: int | None) -> bool:
+        """Whether what it is connected to owns a slot, as far as is known without I/O."""
+
     def quiet(self) -> bool:
         """Whether nothing has arrived that nobody asked for, such as the end of the stream."""
 
@@ -70,11 +73,13 @@ class Channel(Protocol):
 class Acquire(NamedTuple):
     """Wait for a channel of the pool, best the one armed for this signature.
 
+    In a cluster it is connected, now or by `Connect`, to the node that serves the slot at that time.
     Fails with `Exhausted` after `timeout` seconds.
     """
 
     timeout: float
     signature: Hashable = None
+    slot: int | None = None
 
 
 class Connect(NamedTuple):

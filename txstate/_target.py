@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+from txstate._drivers.kinds import source_of_client, source_of_url
 from txstate._drivers.source import Source
 from txstate.embedded import EmbeddedServer, open_folder, open_private
 from txstate.errors import UsageError
@@ -48,6 +49,13 @@ class Target:
         """Whether a server has to be started."""
         return self.url is None and self.source is None
 
+    @property
+    def clustered(self) -> bool:
+        """Whether the data is spread over the slots of a cluster."""
+        if self.url is not None:
+            return source_of_url(self.url, asynchronous=False).clustered
+        return self.source is not None and self.source.clustered
+
     def start(self) -> EmbeddedServer:
         """Start, or join, the embedded server.
 
@@ -64,7 +72,7 @@ class Target:
         if server is not None:
             return replace(Source.of_url(server.url, asynchronous=asynchronous), revive=server.revive)
         assert self.url is not None  # noqa: S101 - there is a server, or an address
-        return Source.of_url(self.url, asynchronous=asynchronous)
+        return source_of_url(self.url, asynchronous=asynchronous)
 
 
 def target_of(
@@ -80,7 +88,7 @@ def target_of(
     if client is not None:
         if target is not PRIVATE:
             raise UsageError("pass a target or client=, not both")
-        return Target(None, None, Source.of_client(client, asynchronous=asynchronous), fsync)
+        return Target(None, None, source_of_client(client, asynchronous=asynchronous), fsync)
     if target is PRIVATE:
         return Target(None, None, None, fsync)
     path = os.fspath(target) if isinstance(target, os.PathLike) else None
@@ -91,7 +99,7 @@ def target_of(
             "Store() without arguments is a private server of its own"
         )
     if path is None and "://" in text:
-        Source.of_url(text, asynchronous=asynchronous)
+        source_of_url(text, asynchronous=asynchronous)
         return Target(text, None, None, fsync)
     if path is None and _HOST_AND_PORT.fullmatch(text):
         raise UsageError(f"{text!r} looks like an address without a scheme: write 'redis://{text}'")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, Type
 from txstate._core import StoreBase
 from txstate._docs import KEEP, Doc, Keep
 from txstate._drivers.aio import AsyncDriver
+from txstate._drivers.kinds import async_driver, sync_driver
 from txstate._drivers.sync import SyncDriver
 from txstate._engine import plain
 from txstate._engine.commit import explain
@@ -57,9 +58,8 @@ class Store(StoreBase[SyncDriver]):
         core = self._core
         if core.target.embedded:
             core.server = core.target.start()
-        core.driver = SyncDriver(
-            core.target.connections(core.server, asynchronous=False), core.max_connections
-        )
+        source = core.target.connections(core.server, asynchronous=False)
+        core.driver = sync_driver(source, core.max_connections)
 
     def __enter__(self) -> Self:
         return self
@@ -284,7 +284,8 @@ class AsyncStore(StoreBase[AsyncDriver]):
     def _start(self) -> None:
         core = self._core
         if not core.target.embedded:
-            core.driver = AsyncDriver(core.target.connections(None, asynchronous=True), core.max_connections)
+            source = core.target.connections(None, asynchronous=True)
+            core.driver = async_driver(source, core.max_connections)
 
     async def __aenter__(self) -> Self:
         await self._driver()
@@ -398,7 +399,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
         try:
             core.server = await asyncio.to_thread(core.target.start)
             source = core.target.connections(core.server, asynchronous=True)
-            core.driver = AsyncDriver(source, core.max_connections)
+            core.driver = async_driver(source, core.max_connections)
         finally:
             core.opening = None
 

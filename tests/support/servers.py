@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib.util
 import os
+import random
 import re
 import shutil
 import socket
@@ -33,6 +34,7 @@ BINARIES = {
 """Per server: the package that brings it, and where in its folder."""
 
 _START = 10.0  # seconds to start, and to stop before it is killed
+_BUS = 10_000
 _ATTEMPTS = 5  # a free port may be taken before the server binds it
 
 
@@ -195,7 +197,8 @@ def start(name: str, **options: str | int) -> ServerHandle:
     version = _version(name)
     settings = {option.replace("_", "-"): value for option, value in options.items()}
     directory = Path(tempfile.mkdtemp(prefix="txs-"))  # short: a unix socket's path has about a hundred bytes
-    server = ServerHandle(name, _free_port(), directory, settings, version)
+    free_port = _free_ports if settings.get("cluster-enabled") == "yes" else _free_port
+    server = ServerHandle(name, free_port(), directory, settings, version)
     try:
         for _ in range(_ATTEMPTS - 1):
             try:
@@ -203,7 +206,7 @@ def start(name: str, **options: str | int) -> ServerHandle:
             except RuntimeError as error:
                 if "in use" not in str(error):
                     raise
-                server.port = _free_port()
+                server.port = free_port()
             else:
                 return server
         server.launch()
@@ -246,8 +249,17 @@ def _version(name: str) -> str:
     return found[1]
 
 
-def _free_port() -> int:
+def _free_port(wanted: int = 0) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", wanted))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _free_ports() -> int:
+    """A port for a node of a cluster: its nodes talk to each other on the one that is 10,000 higher."""
+    while True:
+        port = random.randrange(10_000, 22_000)  # both below those that the system hands out by itself
+        with contextlib.suppress(OSError):
+            _free_port(port + _BUS)
+            return _free_port(port)

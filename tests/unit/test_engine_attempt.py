@@ -8,8 +8,8 @@ import pytest
 from support.scripted import DIRTY, Wire, error, lost
 
 from txstate._effects import Acquire, Send
-from txstate._engine.attempt import Condemned
 from txstate._engine.session import Session
+from txstate._engine.state import Condemned
 from txstate.errors import UsageError, WrongType
 
 if TYPE_CHECKING:

@@ -131,7 +131,7 @@ class AsyncDriver:
 
     def __init__(self, source: Source, max_connections: int) -> None:
         self._source, self._limit = source, max_connections
-        self._pool: Pool[AsyncChannel, _Waiter] = Pool(max_connections, lambda: AsyncChannel(self))
+        self._pool = self._new_pool()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settling: set[asyncio.Task[Any]] = set()
         forget_in_children(self)
@@ -197,7 +197,7 @@ class AsyncDriver:
             result = effect.function(*effect.args)
             return await result if inspect.isawaitable(result) else result
         if isinstance(effect, Acquire):
-            return await self._acquire(effect.timeout, effect.signature)
+            return await self._acquire(effect.timeout, effect.signature, effect.slot)
         if isinstance(effect, Connect):
             return await self._connect(cast("AsyncChannel", effect.channel), effect.timeout)
         return await asyncio.sleep(effect.seconds)
@@ -211,8 +211,8 @@ class AsyncDriver:
             await asyncio.to_thread(self._source.revive, timeout)
             await channel.connect(self._source, timeout)
 
-    async def _acquire(self, timeout: float, signature: Hashable) -> AsyncChannel:
-        channel = self._pool.take(signature)
+    async def _acquire(self, timeout: float, signature: Hashable, slot: int | None) -> AsyncChannel:
+        channel = self._pool.take(signature, slot)
         if channel is not None:
             return channel
         waiter: _Waiter = asyncio.get_running_loop().create_future()
@@ -228,6 +228,9 @@ class AsyncDriver:
             raise
         self._pool.note(channel, signature)
         return channel
+
+    def _new_pool(self) -> Pool[AsyncChannel, _Waiter]:
+        return Pool(self._limit, lambda: AsyncChannel(self))
 
     def release(self, channel: AsyncChannel) -> None:
         """Take a channel back, or hand it to who has waited longest."""
@@ -260,7 +263,7 @@ class AsyncDriver:
         for channel in self._pool.all():
             channel.forget()
         was_closed = self._pool.closed
-        self._pool = Pool(self._limit, lambda: AsyncChannel(self))
+        self._pool = self._new_pool()
         self._pool.closed = was_closed
         self._loop, self._settling = None, set()
 

@@ -43,6 +43,10 @@ class Place:
         """Whether there is a socket."""
         raise NotImplementedError
 
+    def serves(self, slot: int | None) -> bool:  # noqa: ARG002 - one server has them all
+        """Whether what it is connected to owns a slot, as far as is known."""
+        return True
+
     def drop(self) -> None:
         """Close its socket."""
         raise NotImplementedError
@@ -86,15 +90,19 @@ class Pool(Generic[C, W]):
         self._made: WeakSet[C] = WeakSet()
         self.closed = False
 
-    def take(self, signature: Hashable = None) -> C | None:
+    def take(self, signature: Hashable = None, slot: int | None = None) -> C | None:
         """A channel, best the one armed for this signature; None: all are held, so wait.
+
+        Args:
+            signature: what it is to be armed for.
+            slot: what it will be used for; one node serves all slots here.
 
         Raises:
             UsageError: the pool is closed.
         """
         if self.closed:
             raise closed()
-        channel = self._armed.pop(signature, None) or self._unarmed()
+        channel = self._armed.pop(signature, None) or self._unarmed(slot)
         if channel is not None:
             self.note(channel, signature)
         return channel
@@ -115,15 +123,22 @@ class Pool(Generic[C, W]):
             if len(self._recent) > _RECENT:
                 self._recent.popitem(last=False)
 
-    def _unarmed(self) -> C | None:
-        if self._idle:
-            return self._idle.pop()
+    def _unarmed(self, slot: int | None) -> C | None:
+        channel = self._fitting(slot)
+        if channel is not None:
+            return channel
         # Counted one by one: the length of a WeakSet counts what an interrupted finalizer left in it.
         if sum(1 for _ in self._made) < self._limit:
             channel = self._create()
             self._made.add(channel)
             return channel
+        if self._idle:
+            return self._idle.pop(0)
         return self._armed.popitem(last=False)[1] if self._armed else None
+
+    def _fitting(self, slot: int | None) -> C | None:  # noqa: ARG002 - here all places go to one server
+        """An idle channel that need not be connected to another node, if there is one."""
+        return self._idle.pop() if self._idle else None
 
     def wait(self, waiter: W) -> None:
         """Stand in line."""

@@ -8,7 +8,7 @@ or put another socket under the transaction's feet.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from urllib.parse import quote
 
 import redis
@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
+from redis.utils import SENTINEL
 
 from txstate._effects import ReplyError, Unreachable
 from txstate.errors import UsageError
@@ -27,7 +28,7 @@ from txstate.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SCHEMES: Final = {
+SCHEMES: Final = {
     "redis": "redis",
     "valkey": "redis",
     "rediss": "rediss",
@@ -75,6 +76,9 @@ class Source:
         revive: makes sure that an embedded server runs, within the seconds given; called when connecting fails.
     """
 
+    clustered: ClassVar[bool] = False
+    """Whether the data is spread over the slots of a cluster."""
+
     kind: type[Any]
     settings: dict[str, Any]
     asynchronous: bool
@@ -87,16 +91,8 @@ class Source:
         Raises:
             UsageError: it is none that redis-py understands.
         """
-        scheme, separator, rest = url.partition("://")
-        if scheme not in _SCHEMES:
-            raise UsageError(f"unknown scheme {scheme!r} in {url!r}; known ones: {', '.join(_SCHEMES)}")
-        module = redis.asyncio.connection if asynchronous else redis.connection
-        try:
-            settings: dict[str, Any] = dict(module.parse_url(_SCHEMES[scheme] + separator + rest))
-        except ValueError as error:
-            raise UsageError(f"the address {url!r} can't be used: {error}") from error
-        kind = settings.pop("connection_class", module.Connection)
-        return cls._checked(kind, settings, asynchronous=asynchronous)
+        kind, settings = parsed(url, asynchronous=asynchronous)
+        return cls.checked(kind, settings, asynchronous=asynchronous)
 
     @classmethod
     def of_client(cls, client: object, *, asynchronous: bool) -> Source:
@@ -113,12 +109,26 @@ class Source:
                 f"client= takes a {wanted}, not {type(client).__module__}.{type(client).__name__}"
             )
         pool: Any = client.connection_pool
-        return cls._checked(pool.connection_class, dict(pool.connection_kwargs), asynchronous=asynchronous)
+        return cls.checked(pool.connection_class, dict(pool.connection_kwargs), asynchronous=asynchronous)
 
     @classmethod
-    def _checked(cls, kind: type[Any], settings: dict[str, Any], *, asynchronous: bool) -> Source:
-        kept = {name: value for name, value in settings.items() if name not in _OURS}
-        source = cls(kind, kept, asynchronous)
+    def checked(cls, kind: type[Any], settings: dict[str, Any], *, asynchronous: bool, **more: Any) -> Self:
+        """From the arguments of a connection; those that are ours to choose are left out.
+
+        Args:
+            kind: redis-py's connection class.
+            settings: its arguments.
+            asynchronous: whether it is one of `redis.asyncio`.
+            **more: what else such a source is made of.
+
+        Raises:
+            UsageError: no connection can be made of them.
+        """
+        # redis-py's placeholder for "not given" is told by identity, which pickling would not keep.
+        kept = {
+            name: value for name, value in settings.items() if name not in _OURS and value is not SENTINEL
+        }
+        source = cls(kind, kept, asynchronous, **more)
         try:
             source.connection(1.0)
         except (TypeError, ValueError, RedisError) as error:
@@ -128,30 +138,58 @@ class Source:
     def connection(self, timeout: float) -> Any:
         """A new connection object of redis-py's, not connected yet."""
         retry = redis.asyncio.retry.Retry(NoBackoff(), 0) if self.asynchronous else Retry(NoBackoff(), 0)
+        return self.kind(**self.arguments(timeout), retry=retry)
+
+    def arguments(self, timeout: float) -> dict[str, Any]:
+        """What a connection is made with, but for its retries."""
         settings = dict(self.settings)
         if not issubclass(self.kind, redis.connection.UnixDomainSocketConnection):
             settings["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
         if not self.asynchronous:
             settings["command_packer"] = _PACKER
-        return self.kind(
+        return {
             **settings,
-            retry=retry,
-            health_check_interval=0,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-        )
+            "health_check_interval": 0,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+        }
 
     def url(self) -> str:
         """An address that other processes can open."""
         settings = self.settings
-        user = quote(settings.get("username") or "", safe="")
-        password = quote(settings.get("password") or "", safe="")
-        login = f"{user}:{password}@" if user or password else ""
         if "path" in settings:
-            return f"unix://{login}{quote(settings['path'])}?db={settings.get('db') or 0}"
-        scheme = "rediss" if "SSL" in self.kind.__name__ else "redis"
+            return f"unix://{self.login()}{quote(settings['path'])}?db={settings.get('db') or 0}"
         where = f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
-        return f"{scheme}://{login}{where}/{settings.get('db') or 0}"
+        return f"{self.scheme()}://{self.login()}{where}/{settings.get('db') or 0}"
+
+    def scheme(self) -> str:
+        """The scheme of a URL that says how to connect."""
+        return "rediss" if "SSL" in self.kind.__name__ else "redis"
+
+    def login(self) -> str:
+        """User and password, as a URL has them."""
+        user = quote(self.settings.get("username") or "", safe="")
+        password = quote(self.settings.get("password") or "", safe="")
+        return f"{user}:{password}@" if user or password else ""
+
+
+def parsed(url: str, *, asynchronous: bool) -> tuple[type[Any], dict[str, Any]]:
+    """A connection class of redis-py's, and its arguments.
+
+    Args:
+        url: with one of the `SCHEMES`.
+        asynchronous: whether the class is one of `redis.asyncio`.
+
+    Raises:
+        UsageError: it is none that redis-py understands.
+    """
+    scheme, separator, rest = url.partition("://")
+    module = redis.asyncio.connection if asynchronous else redis.connection
+    try:
+        settings: dict[str, Any] = dict(module.parse_url(SCHEMES[scheme] + separator + rest))
+    except ValueError as error:
+        raise UsageError(f"the address {url!r} can't be used: {error}") from error
+    return settings.pop("connection_class", module.Connection), settings
 
 
 def failed(error: BaseException) -> Exception:

@@ -152,7 +152,7 @@ class SyncDriver:
     def __init__(self, source: Source, max_connections: int) -> None:
         self._source, self._limit = source, max_connections
         self._lock = threading.Lock()
-        self._pool: Pool[SyncChannel, _Waiter] = Pool(max_connections, lambda: SyncChannel(self))
+        self._pool = self._new_pool()
         forget_in_children(self)
 
     def run(self, steps: Steps[T]) -> T:
@@ -196,7 +196,7 @@ class SyncDriver:
             function, args = effect
             return function(*args)
         if isinstance(effect, Acquire):
-            return self._acquire(effect.timeout, effect.signature)
+            return self._acquire(effect.timeout, effect.signature, effect.slot)
         if isinstance(effect, Connect):
             return self._connect(cast("SyncChannel", effect.channel), effect.timeout)
         return time.sleep(effect.seconds)
@@ -210,9 +210,9 @@ class SyncDriver:
             self._source.revive(timeout)
             channel.connect(self._source, timeout)
 
-    def _acquire(self, timeout: float, signature: Hashable) -> SyncChannel:
+    def _acquire(self, timeout: float, signature: Hashable, slot: int | None) -> SyncChannel:
         with self._lock:
-            channel = self._pool.take(signature)
+            channel = self._pool.take(signature, slot)
             if channel is not None:
                 return channel
             waiter: _Waiter = queue.SimpleQueue()
@@ -225,7 +225,7 @@ class SyncDriver:
                 # A place that a KeyboardInterrupt dropped may hang in a reference cycle, with the frames of its traceback.
                 gc.collect()
                 with self._lock:
-                    channel = self._pool.take(signature)
+                    channel = self._pool.take(signature, slot)
                     waited = channel is not None and self._pool.leave(waiter)
                 if channel is not None:
                     if waited:
@@ -250,6 +250,9 @@ class SyncDriver:
         """What arrived in the moment in which its receiver gave up."""
         if isinstance(got, SyncChannel):
             self.release(got)
+
+    def _new_pool(self) -> Pool[SyncChannel, _Waiter]:
+        return Pool(self._limit, lambda: SyncChannel(self))
 
     def release(self, channel: SyncChannel) -> None:
         """Take a channel back, or hand it to who has waited longest."""
@@ -277,7 +280,7 @@ class SyncDriver:
             channel.forget()
         was_closed = self._pool.closed
         self._lock = threading.Lock()
-        self._pool = Pool(self._limit, lambda: SyncChannel(self))
+        self._pool = self._new_pool()
         self._pool.closed = was_closed
 
 

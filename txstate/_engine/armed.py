@@ -98,7 +98,7 @@ class Tail:
             for key, fields in self._fields.items()
         ]
         self._present = len(commands)
-        commands.append(("MGET", session.token, *claim_names(settings, wanted)))
+        commands.append(("MGET", session.token, *claim_names(settings, wanted, session.slot)))
         if timed:
             commands.append(("TIME",))
         self._counted = session.field_ttls is FieldTTLs.COUNTED

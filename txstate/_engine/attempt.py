@@ -7,21 +7,21 @@ the function sees the value, and what the function then does no longer matters.
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING, Any
 
 from txstate._docs import Record
 from txstate._effects import NOTHING, Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
 from txstate._engine.armed import Armed, Spare, Tail, Wanted, signature_of
-from txstate._engine.documents import OVER, Documents
+from txstate._engine.documents import Documents
 from txstate._engine.outcome import Conflict, GiveWay, Outage, failure, refusal
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
 from txstate._engine.session import FieldTTLs, connect
+from txstate._engine.state import Standing, State
 from txstate.errors import UsageError, WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
 
     from txstate._docs import Doc
     from txstate._effects import Channel, Command, Constant, Steps
@@ -32,24 +32,7 @@ if TYPE_CHECKING:
     from txstate.errors import CommitUnknown
 
 
-class State(enum.Enum):
-    """Where an attempt stands."""
-
-    RUNNING = "running"
-    CONDEMNED = "condemned"
-    COMMITTED = "committed"
-    ENDED = "ended"
-
-
-class Condemned(BaseException):
-    """Takes a condemned attempt out of the user's function. Private: callers never get to see it.
-
-    Not an `Exception`, so that ``except Exception`` in the function does not stop it; and if something else stops
-    it, the attempt's state decides all the same.
-    """
-
-
-class Attempt:
+class Attempt(Standing):
     """One run of a transaction's function.
 
     Args:
@@ -59,21 +42,19 @@ class Attempt:
         channel: a place in the pool that the last attempt of this call left behind, if any.
 
     Attributes:
-        verdict: why it was condemned.
         callbacks: what to call once it has committed.
         documents: what was read, and what the function asked for.
         doubt: what a commit that was sent can be resolved by; None while none was sent, or it had no effect.
         finding: what became of it, once that has been looked for.
         written: the keys that the commit wrote.
         in_part: the error for a commit that was applied in part.
+        slot: of a cluster, in which all its documents are; None: there are no slots, or it has not asked for any yet.
         signature: the first thing that this call asked for; armed sockets are found by it.
         claim: what this call claims its keys with, if it does.
         gives_way: whether another's claim ends the attempt.
     """
 
     # What few attempts come to have.
-    state = State.RUNNING
-    verdict: Conflict | GiveWay | Outage | None = None
     doubt: Evidence | None = None
     finding: Finding | None = None
     written: tuple[str, ...] = ()
@@ -90,12 +71,13 @@ class Attempt:
         deadline: float,
         channel: Channel | None,
         *,
+        slot: int | None = None,
         signature: Hashable = None,
         claim: Claim | None = None,
         gives_way: bool = True,
     ) -> None:
         self.settings, self.number, self.deadline = settings, number, deadline
-        self.channel, self.signature = channel, signature
+        self.channel, self.signature, self.slot = channel, signature, slot
         self.callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.documents = Documents(self)
         self.claim, self.gives_way = claim, gives_way
@@ -103,11 +85,6 @@ class Attempt:
         if claim is not None:
             self.read_set.claim = claim
         self._ttls: dict[str, TTLRead] = {}
-
-    @property
-    def in_function(self) -> bool:
-        """Whether its function may still be running: it has neither committed nor ended."""
-        return self.state is State.RUNNING or self.state is State.CONDEMNED
 
     @property
     def session(self) -> Session:
@@ -130,7 +107,10 @@ class Attempt:
             before: what this one fetched for the same reason. If the function did not come to its end, it counts still.
         """
         asked = self.documents.asked
-        return {**before, **asked} if self.state is State.CONDEMNED else asked
+        if self.state is not State.CONDEMNED:
+            return asked
+        # The attempt before may have gone to another slot.
+        return {**{key: before[key] for key in before if self.settings.slot([key]) == self.slot}, **asked}
 
     @property
     def records(self) -> dict[str, Record]:
@@ -138,16 +118,6 @@ class Attempt:
         return self.documents.records
 
     # What the user's side calls.
-
-    def check_read(self) -> None:
-        """Raise unless documents may be read."""
-        if self.state is not State.RUNNING and self.state is not State.COMMITTED:
-            self._refuse()
-
-    def check_write(self) -> None:
-        """Raise unless documents may be changed."""
-        if self.state is not State.RUNNING:
-            self._refuse()
 
     def local(self, key: str, fields: Sequence[str] | None) -> Doc | None:
         """The document, if what is wanted of it is here already."""
@@ -208,6 +178,7 @@ class Attempt:
         self.check_write()
         if key not in self._ttls:
             read = TTLRead(key, self.settings.redis_key(key))
+            self._settle([key])
             yield from self._guarded(self._fetch([read], wanted={}, prefetch=False), (key,))
             self._ttls[key] = read
         left = self._ttls[key].left
@@ -220,18 +191,23 @@ class Attempt:
 
         Raises:
             Condemned: no channel became free.
+            CrossSlotError: the keys are in several slots of a cluster.
         """
+        if self.settings.clustered and wanted:
+            self._settle(wanted)
         if self.signature is None and wanted:
             self.signature = signature_of(self.settings, wanted)
         try:
-            channel: Channel = yield Acquire(self.left(), self.signature)
+            channel: Channel = yield Acquire(self.left(), self.signature, self.slot)
         except Exhausted as error:
             raise self.condemn(Outage(error)) from error
         if self.state is not State.RUNNING:
             channel.release()
-            self._refuse()
+            self.refuse()
         self.channel = channel
         session = channel.session
+        if session is not None and self.slot is not None:
+            session.work_in(self.slot, self.settings)
         if session is None or session.armed is None:
             return
         armed, session.armed = session.armed, None
@@ -280,12 +256,6 @@ class Attempt:
             raise
         return replies
 
-    def condemn(self, verdict: Conflict | GiveWay | Outage) -> Condemned:
-        """End the attempt; the caller raises what is returned."""
-        if self.state is State.RUNNING:
-            self.state, self.verdict = State.CONDEMNED, verdict
-        return Condemned()
-
     def release(self) -> None:
         """Give the channel back to the pool, if there is one."""
         if self.channel is not None:
@@ -327,13 +297,6 @@ class Attempt:
             return None
         return channel
 
-    def _refuse(self) -> None:
-        if self.state is State.CONDEMNED:
-            raise Condemned
-        if self.state is State.COMMITTED:
-            raise UsageError("this transaction has committed: its documents can be read, but not changed")
-        OVER.check_write()
-
     def _guarded(self, steps: Steps[None], keys: Sequence[str]) -> Steps[None]:
         """Read, and sort what goes wrong: what may pass condemns the attempt, so that the function can't go on."""
         self.check_write()
@@ -361,9 +324,31 @@ class Attempt:
         finally:
             self._busy = False
 
+    def _settle(self, keys: Iterable[str]) -> None:
+        """Settle in the slot of these keys, before anything is sent.
+
+        What the last attempt of this call had read says where to begin, but the function may go elsewhere this time.
+
+        Raises:
+            CrossSlotError: they are not all in one slot, or the function works in another one already.
+        """
+        slot = self.settings.slot(keys)
+        if slot == self.slot:
+            return
+        if self.documents.asked or self._ttls:
+            self.settings.slot([*self.documents.asked, *self._ttls, *keys])
+        channel, self.channel = self.channel, None
+        if channel is not None:
+            channel.release()
+        self.slot, self.signature, self._session, self._tail = slot, None, None, None
+        self.read_set, self.documents.spares = ReadSet(), {}
+        self.read_set.claim = self.claim
+
     def _read(self, wanted: Wanted, *, prefetch: bool) -> Steps[None]:
         # Names first: one that can't be used is refused before anything is sent.
         hashes = {key: self.settings.redis_key(key) for key in wanted}
+        if self.settings.clustered:
+            self._settle(wanted)
         if self.channel is None:
             for key, fields in wanted.items():
                 Record(key, self).missing(fields)
@@ -381,7 +366,7 @@ class Attempt:
             yield from self.begin({})
         assert self.channel is not None  # noqa: S101 - begun
         if self.channel.session is None and not self.read_set.present:
-            yield from connect(self.channel, self.settings, self.remaining())
+            yield from connect(self.channel, self.settings, self.remaining(), self.slot)
         unreadable, field_ttls = yield from self._extend(reads)
         fetched = [read for read in reads if isinstance(read, DocRead) and read not in unreadable]
         if field_ttls:

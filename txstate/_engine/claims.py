@@ -42,9 +42,9 @@ class Claim:
         return cls(holder.encode(), round(1000 * max(min(_LEASES * took, _LONGEST), shortest)))
 
 
-def claim_names(settings: Settings, keys: Iterable[str]) -> list[bytes]:
+def claim_names(settings: Settings, keys: Iterable[str], slot: int | None = None) -> list[bytes]:
     """Where the claims on these documents are kept."""
-    return [f"{settings.reserved}claim:{key}".encode() for key in sorted(keys)]
+    return [settings.reserved_name("claim", slot, key).encode() for key in sorted(keys)]
 
 
 def stake(claim: Claim, names: Iterable[bytes]) -> list[Command]:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from txstate._codec import VERSION_FIELD, decode_name
 from txstate._docs import KEEP
 from txstate._effects import NOTHING, Lost, ReplyError, Unreachable
-from txstate._engine.attempt import State
 from txstate._engine.confirm import confirm, confirmation_of
 from txstate._engine.guarded import guarded_verdict, guarded_write
 from txstate._engine.outcome import Committed, Conflict, Outage, Partial, Refused, failure, verdict
 from txstate._engine.resolve import Evidence, Finding, resolve
+from txstate._engine.state import State
 from txstate.errors import CommitUnknown
 from txstate.events import InDoubt, Resolved
 from txstate.resolution import Resolution

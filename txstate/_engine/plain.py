@@ -14,6 +14,7 @@ from txstate._engine.pursuit import telling, unavailable
 from txstate._engine.reads import TTLRead, read_of
 from txstate._engine.resolve import Evidence, Finding, resolve
 from txstate._engine.session import connect, require_primary, role_of
+from txstate._engine.slots import slot_of
 from txstate.errors import WrongType
 from txstate.retry import Pacing
 
@@ -53,7 +54,10 @@ def get_many(
     records = [Record(key, guard) for key in dict.fromkeys(keys)]
     reads = [read_of(record, settings.redis_key(record.key), record.missing(fields)) for record in records]
     if reads:
-        yield from _repeated(settings, lambda channel, timeout: _read(settings, channel, reads, timeout))
+        slot = settings.slot(read.key for read in reads)
+        yield from _repeated(
+            settings, lambda channel, timeout: _read(settings, channel, reads, timeout), slot
+        )
     settings.counters.add(reads=1)
     return {record.key: record.snapshot(record.version) if record.existed else None for record in records}
 
@@ -65,7 +69,8 @@ def ttl(settings: Settings, key: str) -> Steps[float | None]:
         ServerRefused, StoreUnavailable: as documented there.
     """
     read = TTLRead(key, settings.redis_key(key))
-    yield from _repeated(settings, lambda channel, timeout: _read(settings, channel, [read], timeout))
+    slot = settings.slot([key])
+    yield from _repeated(settings, lambda channel, timeout: _read(settings, channel, [read], timeout), slot)
     settings.counters.add(reads=1)
     return None if read.left is None else read.left / 1000
 
@@ -107,9 +112,10 @@ def resolve_token(settings: Settings, token: str) -> Steps[Resolution]:
         BaseException: an interruption.
     """
     evidence = Evidence.parse(token, settings.reserved)
+    slot = slot_of(evidence.token) if settings.clustered else None
     started = settings.clock()
     try:
-        channel: Channel = yield Acquire(settings.retry.deadline)
+        channel: Channel = yield Acquire(settings.retry.deadline, None, slot)
     except Exhausted as error:
         raise unavailable(error, 1, settings.clock() - started) from error
     finding = Finding()
@@ -163,7 +169,9 @@ def _take(
         position += read.replies
 
 
-def _repeated(settings: Settings, once: Callable[[Channel, float], Steps[T]]) -> Steps[T]:
+def _repeated(
+    settings: Settings, once: Callable[[Channel, float], Steps[T]], slot: int | None = None
+) -> Steps[T]:
     """Do it over a connection of the pool, again and again while the failures may pass and time is left."""
     started = settings.clock()
     deadline = started + settings.retry.deadline
@@ -176,10 +184,10 @@ def _repeated(settings: Settings, once: Callable[[Channel, float], Steps[T]]) ->
             attempts += 1
             try:
                 if channel is None:
-                    channel = yield Acquire(deadline - settings.clock())
+                    channel = yield Acquire(deadline - settings.clock(), None, slot)
                 timeout = max(0.001, min(settings.timeout, deadline - settings.clock()))
                 if channel.session is None:
-                    yield from connect(channel, settings, timeout)
+                    yield from connect(channel, settings, timeout, slot)
                 else:
                     channel.session.armed = None
                 return (yield from once(channel, timeout))

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from txstate import events
 from txstate._effects import Exhausted, TooLate
-from txstate._engine.attempt import Attempt, State
+from txstate._engine.attempt import Attempt
 from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM, Claim
 from txstate._engine.outcome import Conflict, GiveWay, Outage, Refused
 from txstate._engine.settings import logger
+from txstate._engine.state import State
 from txstate.errors import ConflictError, StoreUnavailable
 from txstate.retry import Pacing
 
@@ -58,6 +59,7 @@ class Pursuit:
             attempt.number + counts,
             self.deadline,
             attempt.end(),
+            slot=attempt.slot,
             signature=attempt.signature,
             claim=self._claim,
             gives_way=self._gave_way < self._settings.patience,

@@ -2,7 +2,8 @@
 
 A token is a key on the server that belongs to one socket. Every commit on that socket writes its own number into
 it, and watches it: that is what a lost reply is resolved by (`resolve`). It has a random name and is never used by
-another socket, so memory on the server is proportional to the connections.
+another socket, so memory on the server is proportional to the connections. In a cluster a token has to share the slot
+of the documents, so a socket has one in each slot that it has lately worked in.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ DIRTY: Final = b"d"
 """The flag of a client of whom a watched key was modified."""
 
 _VOLATILE_FIELDS: Final = re.compile(rb"(?:subexpiry|keys_with_volatile_items)=[1-9]")
+_TOKENS: Final = 32
+"""How many slots a session keeps its tokens of, at most, beside the one that it works in."""
+
 _ROLES: Final = (b"master", b"slave", b"replica", b"sentinel")
 
 
@@ -44,7 +48,8 @@ class Session:
     """The engine's notes on one socket.
 
     Attributes:
-        token: the name of its token.
+        slot: of a cluster, in which it works now; None: there are no slots.
+        token: the name of its token, in this slot.
         token_set: whether the token is known to be on the server.
         token_error: why it could not be set, if so: reading goes on, a commit does not.
         watching: whether keys may still be watched from an attempt that did not end in EXEC.
@@ -62,14 +67,16 @@ class Session:
         "flags",
         "probed",
         "role",
+        "slot",
         "token",
         "token_error",
         "token_set",
+        "tokens",
         "watching",
     )
 
-    def __init__(self, token: bytes) -> None:
-        self.token = token
+    def __init__(self, token: bytes, slot: int | None = None) -> None:
+        self.token, self.slot = token, slot
         self.token_set = False
         self.token_error: ReplyError | None = None
         self.watching = False
@@ -79,6 +86,21 @@ class Session:
         self.armed: Armed | None = None
         self.probed: Sequence[object] = ()
         self.commits = 0
+        self.tokens: dict[int | None, tuple[bytes, bool, ReplyError | None]] = {}
+
+    def work_in(self, slot: int | None, settings: Settings) -> None:
+        """Work in a slot from now on, with a token there: the one used last time, or a new one.
+
+        A token whose place is taken by others is not used again, under any circumstances; a new one has a new name.
+        """
+        if slot == self.slot:
+            return
+        self.tokens[self.slot] = self.token, self.token_set, self.token_error
+        kept = self.tokens.pop(slot, None)
+        if len(self.tokens) > _TOKENS:
+            del self.tokens[next(iter(self.tokens))]
+        self.slot = slot
+        self.token, self.token_set, self.token_error = kept or (_new_token(settings, slot), False, None)
 
     def next_id(self) -> bytes:
         """A value for the token that it has never had: a counter suffices, as the token's name is random."""
@@ -90,7 +112,7 @@ class Session:
         return objection(durability, self.probed)
 
 
-def connect(channel: Channel, settings: Settings, timeout: float) -> Steps[Session]:
+def connect(channel: Channel, settings: Settings, timeout: float, slot: int | None = None) -> Steps[Session]:
     """Connect the channel if need be, and prove on the new socket that transactions work there.
 
     With MULTI refused by an ACL, the commands behind it would run outside of any transaction; so each connection
@@ -111,7 +133,7 @@ def connect(channel: Channel, settings: Settings, timeout: float) -> Steps[Sessi
                 raise
             raise refusal(error, "connecting") from error
         settings.counters.add(connections=1)
-    session = Session(f"{settings.reserved}token:{settings.random_id()}".encode())
+    session = Session(_new_token(settings, slot), slot)
     try:
         replies = yield Send(channel, _proof(session.token), timeout)
         settings.counters.add(round_trips=1)
@@ -121,6 +143,10 @@ def connect(channel: Channel, settings: Settings, timeout: float) -> Steps[Sessi
         raise
     channel.session = session
     return session
+
+
+def _new_token(settings: Settings, slot: int | None) -> bytes:
+    return settings.reserved_name("token", slot, settings.random_id()).encode()
 
 
 def _proof(token: bytes) -> list[Command]:

@@ -8,12 +8,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from txstate._engine.slots import one_slot, tag_for
 from txstate.errors import UsageError
 from txstate.events import Counters
 from txstate.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from txstate.durability import Durability
     from txstate.events import Event
@@ -39,6 +40,7 @@ class Settings:
         durability: what a commit must have reached before its call returns.
         on_event: called with every event.
         counters: where to count.
+        clustered: whether the data is spread over the slots of a cluster.
         patience: how many times one call gives way to another's claim, at most.
         shortest_lease: seconds that a claim lasts, at least.
         interruptions: what is raised into a call from outside, and leaves it as itself.
@@ -56,6 +58,7 @@ class Settings:
     durability: Durability | None = None
     on_event: Callable[[Event], object] | None = None
     counters: Counters = field(default_factory=Counters)
+    clustered: bool = False
     patience: int = 40
     shortest_lease: float = 0.02
     interruptions: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
@@ -70,6 +73,26 @@ class Settings:
     def reserved(self) -> str:
         """The prefix of the library's own keys."""
         return self.namespace + RESERVED
+
+    def reserved_name(self, kind: str, slot: int | None, rest: str) -> str:
+        """The name of one of the library's own keys, in the slot of the documents that it is for.
+
+        Args:
+            kind: what it is: ``"token"``, ``"claim"``.
+            slot: of a cluster; None: there are no slots.
+            rest: what tells it from others of its kind.
+        """
+        return f"{self.namespace}{RESERVED}{kind}:{tag_for(self.namespace, slot)}{rest}"
+
+    def slot(self, keys: Iterable[str]) -> int | None:
+        """The slot of these keys; None: there are no slots. See `slots.one_slot`.
+
+        Raises:
+            CrossSlotError: there are several.
+        """
+        if not self.clustered:
+            return None
+        return one_slot({key: self.redis_key(key) for key in keys})
 
     def redis_key(self, key: str) -> bytes:
         """The name of a document's hash.

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from txstate import events
 from txstate._effects import Call, Sleep
-from txstate._engine.attempt import Attempt, Condemned, State
 from txstate._engine.commit import commit, interrupted
 from txstate._engine.outcome import Committed, Conflict, GiveWay, Outage, Refused
 from txstate._engine.pursuit import Pursuit
 from txstate._engine.settings import logger
+from txstate._engine.state import Condemned, State
 from txstate.errors import TxStateError
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from txstate._effects import Steps
     from txstate._engine.armed import Wanted
+    from txstate._engine.attempt import Attempt
     from txstate._engine.confirm import Shortfall
     from txstate._engine.settings import Settings
 

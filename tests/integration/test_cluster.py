@@ -1,0 +1,180 @@
+"""A store on a cluster: where a transaction goes, what it may span, and that everything else is as on one server."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+import redis.asyncio.cluster
+import redis.cluster
+from support.twins import both_twins, open_twin
+
+from txstate import AsyncStore, AsyncTx, CrossSlotError, Store, UsageError
+from txstate._engine.slots import slot_of
+
+if TYPE_CHECKING:
+    from support.cluster import Cluster
+
+PAIR = ["{acct}:1", "{acct}:2"]
+
+
+def copied(store: Store) -> Store:
+    copy: Store = pickle.loads(pickle.dumps(store))  # noqa: S301 - our own bytes
+    return copy
+
+
+async def transfer(tx: AsyncTx, amount: int, keys: list[str] = PAIR) -> None:
+    source, target = await tx.get_many(keys)
+    source["balance"] = source.get("balance", 0) - amount
+    target["balance"] = target.get("balance", 0) + amount
+
+
+async def transfer_between(tx: AsyncTx, keys: list[str]) -> None:
+    await transfer(tx, 5, keys)
+
+
+async def one_by_one(tx: AsyncTx, keys: list[str]) -> None:
+    for key in keys:
+        (await tx.get(key))["seen"] = True
+
+
+def tokens(cluster: Cluster) -> list[str]:
+    return [
+        name
+        for node in cluster.primaries()
+        for name in cluster.ask(node, "KEYS", "*__txstate__:*")
+        if name.rpartition("__txstate__:")[2].startswith("token:")
+    ]
+
+
+@both_twins
+def test_two_documents_of_one_slot_change_together(kind: str, any_cluster: Cluster) -> None:
+    with open_twin(kind, any_cluster.url) as twin:
+        for _ in range(10):
+            twin.run(transfer, 5)
+        found = twin.get_many(PAIR)
+        assert [found[key]["balance"] for key in PAIR if (found[key])] == [-50, 50]  # type: ignore[index]
+    # The documents and the token are where the cluster looks for them.
+    with redis.cluster.RedisCluster(host="127.0.0.1", port=any_cluster.nodes[0].port) as client:
+        assert client.hget(PAIR[1], "balance") == b"50"
+    assert {slot_of(name.encode()) for name in tokens(any_cluster)} == {slot_of(b"acct")}
+
+
+@both_twins
+def test_documents_all_over_the_cluster(kind: str, cluster: Cluster) -> None:
+    keys = [f"key:{number}" for number in range(60)]
+    with open_twin(kind, cluster.url) as twin:
+        for _ in range(2):
+            for key in keys:
+                twin.update(key, lambda doc: doc.increment("n"))
+        assert {
+            key: snapshot and snapshot["n"] for key in keys if (snapshot := twin.get(key))
+        } == dict.fromkeys(keys, 2)
+        # A place that is idle on one node is used again there.
+        assert twin.stats.connections < len(keys)
+    assert all(any(int(cluster.ask(node, "DBSIZE")) for node in [primary]) for primary in cluster.primaries())
+
+
+@both_twins
+def test_a_single_connection_serves_all_nodes(kind: str, cluster: Cluster) -> None:
+    with open_twin(kind, cluster.url, max_connections=1) as twin:
+        for number in range(30):
+            twin.update(f"key:{number}", lambda doc: doc.increment("n"))
+        assert all(twin.get(f"key:{number}") == {"n": 1} for number in range(30))
+
+
+@both_twins
+@pytest.mark.parametrize("at_once", [True, False])
+def test_keys_in_several_slots_are_refused_before_anything_is_sent(
+    kind: str, cluster: Cluster, *, at_once: bool
+) -> None:
+    keys = ["acct:1", "acct:2"]
+    with open_twin(kind, cluster.url) as twin:
+        with pytest.raises(CrossSlotError) as caught:
+            twin.run(transfer_between if at_once else one_by_one, keys)
+        assert "'{acct}:1' and '{acct}:2'" in str(caught.value)
+        assert str(slot_of(b"acct:2")) in str(caught.value)
+        assert "acct:2" in caught.value.keys
+        assert twin.stats.round_trips == (0 if at_once else 2)  # the proof of rights, and the first read
+        with pytest.raises(CrossSlotError, match="nothing was applied"):
+            twin.get_many(keys)
+        assert twin.get("acct:1") is None
+
+
+@both_twins
+def test_a_function_may_go_to_another_slot_in_its_next_attempt(kind: str, cluster: Cluster) -> None:
+    with open_twin(kind, cluster.url) as twin, open_twin("sync", cluster.url) as other:
+
+        async def fickle(tx: AsyncTx) -> None:
+            doc = await tx.get("a" if tx.attempt == 1 else "b")
+            if tx.attempt == 1:
+                other.put("a", {"taken": True})
+            doc["n"] = tx.attempt
+
+        twin.run(fickle)
+        assert twin.get("a") == {"taken": True}
+        assert twin.get("b") == {"n": 2}
+
+
+@both_twins
+def test_a_namespace_with_a_hash_tag_puts_everything_into_one_slot(kind: str, cluster: Cluster) -> None:
+    with open_twin(kind, cluster.url, namespace="{app}:") as twin:
+        twin.run(transfer, 5, ["left", "right"])
+        assert twin.get("right") == {"balance": 5}
+    assert all(name.startswith("{app}:__txstate__:token:") for name in tokens(cluster))
+    assert tokens(cluster)
+
+
+@pytest.mark.parametrize("twin", [Store, AsyncStore])
+def test_what_a_cluster_can_not_be_opened_with(twin: type[Store]) -> None:
+    with pytest.raises(UsageError, match="one database, 0"):
+        twin("redis+cluster://127.0.0.1:7000/1")
+    with pytest.raises(UsageError, match="makes no hash tag"):
+        twin("redis+cluster://127.0.0.1:7000", namespace="app{")
+    store: Any = twin("redis+cluster://127.0.0.1:7000")
+    with pytest.raises(UsageError, match="makes no hash tag"):
+        store.options(namespace="{}:")
+    for address in ("redis+cluster://", "redis+cluster://a:1,", "redis+cluster://a:x", "unix+cluster://a"):
+        with pytest.raises(UsageError):
+            twin(address)
+
+
+def test_a_store_is_its_address_in_another_process(cluster: Cluster) -> None:
+    with Store(cluster.url, namespace="n:") as store:
+        store.put("a", {"b": 1})
+        assert store.url == cluster.url
+        with copied(store) as copy:
+            assert copy.get("a") == {"b": 1}
+
+
+def test_the_settings_of_a_client_are_taken_over(cluster: Cluster) -> None:
+    with (
+        redis.cluster.RedisCluster(
+            host="127.0.0.1", port=cluster.nodes[0].port, client_name="mine"
+        ) as client,
+        Store(client=client) as store,
+    ):
+        store.put("a", {"b": 1})
+        assert store.get("a") == {"b": 1}
+        names = [link["name"] for node in cluster.primaries() for link in cluster.ask(node, "CLIENT LIST")]
+        assert names.count("mine") == 1
+        with copied(store) as copy:
+            assert copy.get("a") == {"b": 1}
+        with Store(store.url) as other:
+            assert other.get("a") == {"b": 1}
+
+
+def test_the_settings_of_an_asyncio_client_are_taken_over(cluster: Cluster) -> None:
+    client = redis.asyncio.cluster.RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port)
+
+    async def main() -> None:
+        async with AsyncStore(client=client) as store:
+            await store.put("a", {"b": 1})
+            assert await store.get("a") == {"b": 1}
+
+    asyncio.run(main())
+    with pytest.raises(UsageError, match=r"takes a redis\.RedisCluster"):
+        Store(client=client)

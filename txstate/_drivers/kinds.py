@@ -1,0 +1,58 @@
+"""The kinds of addresses and clients that a store opens: which source each becomes, and which driver serves it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import redis.asyncio.cluster
+import redis.cluster
+
+from txstate._drivers.aio import AsyncDriver
+from txstate._drivers.cluster import AsyncClusterDriver, SyncClusterDriver
+from txstate._drivers.cluster_source import ClusterSource
+from txstate._drivers.source import SCHEMES, Source
+from txstate._drivers.sync import SyncDriver
+from txstate.errors import UsageError
+
+_CLUSTER: Final = "+cluster"
+
+
+def source_of_url(url: str, *, asynchronous: bool) -> Source:
+    """Where connections come from, by the scheme of an address.
+
+    Raises:
+        UsageError: it is none that we, or redis-py, understand.
+    """
+    scheme = url.partition("://")[0]
+    if scheme in SCHEMES:
+        return Source.of_url(url, asynchronous=asynchronous)
+    server = scheme.removesuffix(_CLUSTER)
+    if server != scheme and server in SCHEMES and server != "unix":
+        return ClusterSource.of_url(url, asynchronous=asynchronous)
+    clusters = [name + _CLUSTER for name in SCHEMES if name != "unix"]
+    raise UsageError(f"unknown scheme {scheme!r} in {url!r}; known ones: {', '.join([*SCHEMES, *clusters])}")
+
+
+def source_of_client(client: object, *, asynchronous: bool) -> Source:
+    """Where connections come from, by the settings of a redis-py client.
+
+    Raises:
+        UsageError: it is no client, or the other twin's.
+    """
+    if isinstance(client, redis.cluster.RedisCluster | redis.asyncio.cluster.RedisCluster):
+        return ClusterSource.of_client(client, asynchronous=asynchronous)
+    return Source.of_client(client, asynchronous=asynchronous)
+
+
+def sync_driver(source: Source, max_connections: int) -> SyncDriver:
+    """The blocking driver for such a source."""
+    if isinstance(source, ClusterSource):
+        return SyncClusterDriver(source, max_connections)
+    return SyncDriver(source, max_connections)
+
+
+def async_driver(source: Source, max_connections: int) -> AsyncDriver:
+    """The asyncio driver for such a source."""
+    if isinstance(source, ClusterSource):
+        return AsyncClusterDriver(source, max_connections)
+    return AsyncDriver(source, max_connections)

@@ -1,0 +1,70 @@
+"""Where an attempt stands: whether its function may go on, and how it is left when it may not."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from txstate._engine.documents import OVER
+from txstate.errors import UsageError
+
+if TYPE_CHECKING:
+    from txstate._engine.outcome import Conflict, GiveWay, Outage
+
+
+class State(enum.Enum):
+    """Where an attempt stands."""
+
+    RUNNING = "running"
+    CONDEMNED = "condemned"
+    COMMITTED = "committed"
+    ENDED = "ended"
+
+
+class Condemned(BaseException):
+    """Takes a condemned attempt out of the user's function. Private: callers never get to see it.
+
+    Not an `Exception`, so that ``except Exception`` in the function does not stop it; and if something else stops
+    it, the attempt's state decides all the same.
+    """
+
+
+class Standing:
+    """What an attempt and its documents are asked before anything is done with them.
+
+    Attributes:
+        state: where it stands.
+        verdict: why it was condemned.
+    """
+
+    state = State.RUNNING
+    verdict: Conflict | GiveWay | Outage | None = None
+
+    @property
+    def in_function(self) -> bool:
+        """Whether its function may still be running: it has neither committed nor ended."""
+        return self.state is State.RUNNING or self.state is State.CONDEMNED
+
+    def check_read(self) -> None:
+        """Raise unless documents may be read."""
+        if self.state is not State.RUNNING and self.state is not State.COMMITTED:
+            self.refuse()
+
+    def check_write(self) -> None:
+        """Raise unless documents may be changed."""
+        if self.state is not State.RUNNING:
+            self.refuse()
+
+    def condemn(self, verdict: Conflict | GiveWay | Outage) -> Condemned:
+        """End the attempt; the caller raises what is returned."""
+        if self.state is State.RUNNING:
+            self.state, self.verdict = State.CONDEMNED, verdict
+        return Condemned()
+
+    def refuse(self) -> None:
+        """Raise what an attempt says to who uses it when it must not be."""
+        if self.state is State.CONDEMNED:
+            raise Condemned
+        if self.state is State.COMMITTED:
+            raise UsageError("this transaction has committed: its documents can be read, but not changed")
+        OVER.check_write()
