@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks import machine, plots, report
 from benchmarks.crew import Crew
 from benchmarks.peers import PEERS
-from benchmarks.results import Results
+from benchmarks.results import FOLDER, Results
 from benchmarks.runner import Runner
 from benchmarks.scenarios import scenarios
 from benchmarks.servers import Servers
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _QUICK: Final = 95.0
 """Seconds of measuring with --quick, which is to end under 2 minutes on a busy machine as well."""
-_FOLDER: Final = Path(__file__).parent / "results"
+_INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,12 +49,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _publish(Results.load(options.show), options.show)
     placements = machine.placements()
     chosen = _chosen(options, placements)
-    folder: Path = options.out or _FOLDER / (
+    folder: Path = options.out or FOLDER / (
         "quick" if options.quick else f"{dt.datetime.now(dt.UTC):%Y-%m-%d}-{machine.name()}"
     )
     results = _begun(options, placements, folder)
     results.about["titles"] = results.about.get("titles", {}) | {each.name: each.title for each in chosen}
-    signal.signal(signal.SIGTERM, _interrupt)  # so that servers and workers are ended, too
+    for number in _INTERRUPTIONS:
+        signal.signal(number, _interrupt)
     _measure(options, chosen, placements, results, folder)
     return _publish(results, folder)
 
@@ -204,8 +205,11 @@ def _publish(results: Results, folder: Path) -> int:
     return int(any(one.off_by for one in own))
 
 
-def _interrupt(_number: int, _frame: object) -> None:
-    raise SystemExit(143)
+def _interrupt(number: int, _frame: object) -> None:
+    """End servers and workers, write down what is there. Whoever insists does not get to disturb that."""
+    for each in _INTERRUPTIONS:
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,11 @@ def _serve(pipe: Connection, port: int, delay: float) -> None:
         pipe.send(listener.getsockname()[1])
         while True:
             client, _ = listener.accept()
-            server = socket.create_connection(("127.0.0.1", port))
+            try:
+                server = socket.create_connection(("127.0.0.1", port))
+            except ConnectionError:  # the client learns of it by the end of its connection
+                client.close()
+                continue
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _carry(client, server, delay)

@@ -10,13 +10,16 @@ import json
 import re
 import statistics
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.workloads import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+FOLDER: Final = Path(__file__).parent / "results"
+"""Of the recorded runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,7 +113,7 @@ def _hot(places: Sequence[tuple[str, str]], *, quick: bool) -> Scenario:
     for processes, where in ((16, places), (32, places[:1] if quick else places)):
         cases += _everywhere("hot", peers, where, workload=COUNTER, processes=processes)
     cases += _everywhere("hot", ("txstate",), places, workload=COUNTER)
-    return _scenario("hot", "Many processes update one hash", cases, (2.0, 0.4), quick=quick)
+    return _scenario("hot", "Many processes update one hash", cases, (1.5, 0.4), quick=quick)
 
 
 def _think(places: Sequence[tuple[str, str]], *, quick: bool) -> Scenario:
@@ -123,7 +123,7 @@ def _think(places: Sequence[tuple[str, str]], *, quick: bool) -> Scenario:
     cases = _everywhere("think", ("txstate",), corners if quick else places, **how)
     cases += _everywhere("think", ("redis-py-transaction", "redis-py-lock"), corners, **how)
     title = "8 transactions of 30 ms, beside 6 processes that hammer the same hash"
-    return _scenario("think", title, cases, (8.0, 2.0), quick=quick)
+    return _scenario("think", title, cases, (6.0, 2.0), quick=quick)
 
 
 def _tasks(places: Sequence[tuple[str, str]], *, quick: bool) -> Scenario:
@@ -183,7 +183,7 @@ def _processes(*, quick: bool) -> Scenario:
         for peer in ALL
     ]
     title = "Processes that update one hash, on all CPUs"
-    return _scenario("processes", title, cases, (0.8, 0.2), quick=quick)
+    return _scenario("processes", title, cases, (0.6, 0.2), quick=quick)
 
 
 def _mix(*, quick: bool) -> Scenario:
@@ -194,7 +194,7 @@ def _mix(*, quick: bool) -> Scenario:
         for peer in ALL
         if not workload.think or PEERS[peer].thinks
     ]
-    return _scenario("mix", f"{processes} processes, on all CPUs", cases, (0.5, 0.1), quick=quick)
+    return _scenario("mix", f"{processes} processes, on all CPUs", cases, (0.4, 0.1), quick=quick)
 
 
 def _delay(placement: str, *, quick: bool) -> Scenario:

@@ -123,8 +123,8 @@ def _grid(results: Results, scenario: str, column: Callable[[Case], str], value:
             row.append(_ratio(there, ours, value))
         rows.append((*row, _spread(there.values(), value.figure)))
     comparison = [_COMPARISON[bool(value.more)]] if compared else []
-    title = f"{results.about['titles'][scenario]}: {value.label}"
-    return Table(scenario + value.suffix, title, ("", *columns, *comparison, "spread"), tuple(rows))
+    title = results.about["titles"][scenario]
+    return Table(scenario + value.suffix, title, (value.label, *columns, *comparison, "spread"), tuple(rows))
 
 
 def _row(case: Case) -> str:
