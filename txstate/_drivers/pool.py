@@ -31,12 +31,14 @@ class Place:
         session: the engine's notes on its socket.
         hot: whether the signature that it was taken for has been asked for lately.
         origin: the pool that made it: a forked child has another one.
+        peer: what it is, or was last, connected to, where that can change.
     """
 
     def __init__(self) -> None:
         self.session: Session | None = None
         self.hot = False
         self.origin: object = None
+        self.peer: object = None
 
     @property
     def connected(self) -> bool:
@@ -171,6 +173,12 @@ class Pool(Generic[C, W]):
             former.disarm()
             self._shelve(former)
         return None
+
+    def drop_others(self, peer: object) -> None:
+        """Close what is idle and connected to anything else: it was demoted, or is gone."""
+        for channel in (*self._idle, *self._armed.values()):
+            if channel.peer != peer:
+                channel.drop()
 
     def replace(self, channel: C) -> C:
         """A new channel in the place of one that can't be used again."""

@@ -8,8 +8,8 @@ or put another socket under the transaction's feet.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeAlias
+from urllib.parse import quote, urlsplit
 
 import redis
 import redis.asyncio
@@ -28,6 +28,9 @@ from txstate.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+Address: TypeAlias = tuple[str, int]
+"""Host and port."""
+
 SCHEMES: Final = {
     "redis": "redis",
     "valkey": "redis",
@@ -39,7 +42,7 @@ SCHEMES: Final = {
 _PACKER: Final[Any] = redis.connection.PythonRespSerializer(6000, Encoder("utf-8", "strict", False).encode)  # type: ignore[no-untyped-call]  # redis-py's
 """For connecting. hiredis crashes when a signal handler raises while it packs a number, such as that of the database."""
 
-_OURS: Final = frozenset(
+OURS: Final = frozenset(
     {
         "retry",
         "retry_on_error",
@@ -125,9 +128,7 @@ class Source:
             UsageError: no connection can be made of them.
         """
         # redis-py's placeholder for "not given" is told by identity, which pickling would not keep.
-        kept = {
-            name: value for name, value in settings.items() if name not in _OURS and value is not SENTINEL
-        }
+        kept = {name: value for name, value in settings.items() if name not in OURS and value is not SENTINEL}
         source = cls(kind, kept, asynchronous, **more)
         try:
             source.connection(1.0)
@@ -153,6 +154,10 @@ class Source:
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
         }
+
+    def peer(self, connection: Any) -> object:  # noqa: ARG002 - one address serves all
+        """What a connection was made to, where that can change."""
+        return None
 
     def url(self) -> str:
         """An address that other processes can open."""
@@ -190,6 +195,22 @@ def parsed(url: str, *, asynchronous: bool) -> tuple[type[Any], dict[str, Any]]:
     except ValueError as error:
         raise UsageError(f"the address {url!r} can't be used: {error}") from error
     return settings.pop("connection_class", module.Connection), settings
+
+
+def address_in(url: str, host: str, port: int) -> Address:
+    """One of the addresses in a URL that has several: ``host:port``, or a host alone.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        parts = urlsplit(f"//{host}")
+        found = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError(f"the address {url!r} can't be used: {error}") from error
+    if not found[0]:
+        raise UsageError(f"the address {url!r} can't be used: it lists hosts as host:port,host:port")
+    return found[0], found[1] or port
 
 
 def failed(error: BaseException) -> Exception:

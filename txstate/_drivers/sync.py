@@ -70,7 +70,7 @@ class SyncChannel(Place):
             raise Unreachable("the attempt that connected has ended")
         # The socket comes last: with it the channel counts as connected, and an interruption may strike in between.
         self._replies, self._timeout, self.session = Replies(), 0.0, None
-        self._connection = connection
+        self._connection, self.peer = connection, source.peer(connection)
         sock = connection._sock  # noqa: SLF001 - redis-py shows it nowhere else
         self._arrivals = select.poll()
         self._arrivals.register(sock, select.POLLIN)
@@ -153,6 +153,7 @@ class SyncDriver:
         self._source, self._limit = source, max_connections
         self._lock = threading.Lock()
         self._pool = self._new_pool()
+        self._peer: object = None
         forget_in_children(self)
 
     def run(self, steps: Steps[T]) -> T:
@@ -209,6 +210,10 @@ class SyncDriver:
                 raise
             self._source.revive(timeout)
             channel.connect(self._source, timeout)
+        if channel.peer != self._peer:
+            self._peer = channel.peer
+            with self._lock:
+                self._pool.drop_others(channel.peer)
 
     def _acquire(self, timeout: float, signature: Hashable, slot: int | None) -> SyncChannel:
         with self._lock:

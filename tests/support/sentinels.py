@@ -1,0 +1,135 @@
+"""Three sentinels that watch a primary and its replicas, and fail over when it is gone. Knows nothing of pytest."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import redis
+from support.replication import Replication, is_primary
+from support.servers import ServerHandle, start_as
+from support.wire import client_of, eventually
+
+SERVICE: Final = "mymaster"
+_QUORUM: Final = 2
+_HURRY: Final = ("INFO-PERIOD", 200, "PUBLISH-PERIOD", 200)
+"""Milliseconds between looks at a server, and between words to the other sentinels: seconds by default."""
+
+
+@dataclass
+class SentinelHandle(ServerHandle):
+    """A running sentinel."""
+
+    def command(self) -> list[str]:
+        """It keeps what it learns in its configuration file, and does not start without one."""
+        path = self.directory / "sentinel.conf"
+        kept = ("port", "bind", "unixsocket", "dir", "logfile")
+        path.write_text("".join(f"{option} {self.configuration()[option]}\n" for option in kept))
+        return [super().command()[0], str(path), "--sentinel"]
+
+
+class Watched:
+    """A primary, its replicas, and the sentinels around them. A context manager that stops them.
+
+    Args:
+        name: the kind of server, of all of them.
+        replicas: how many.
+        down_after: milliseconds of silence until a sentinel holds a server for dead.
+        options: of primary and replicas.
+
+    Attributes:
+        replication: primary and replicas, as they were at the start.
+        sentinels: the three.
+    """
+
+    def __init__(
+        self, name: str = "valkey9", replicas: int = 2, *, down_after: int = 500, **options: str | int
+    ) -> None:
+        self.down_after = down_after
+        self.replication = Replication(name, replicas, **options)
+        self.sentinels: list[ServerHandle] = []
+        try:
+            for _ in range(3):
+                self.sentinels.append(start_as(SentinelHandle, name))
+            primary = self.replication.primary
+            for sentinel in self.sentinels:
+                with client_of(sentinel.url) as client:
+                    client.execute_command("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", primary.port, _QUORUM)
+                    for setting in (
+                        ("down-after-milliseconds", down_after),
+                        ("failover-timeout", 4 * down_after),
+                        ("parallel-syncs", replicas),
+                    ):
+                        client.execute_command("SENTINEL", "SET", SERVICE, *setting)
+                    with contextlib.suppress(redis.ResponseError):  # Redis 6 can't be hurried
+                        client.execute_command("SENTINEL", "DEBUG", *_HURRY)
+            self.wait_until_settled()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """For a store."""
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/{SERVICE}/0"
+
+    @property
+    def unix_url(self) -> str:
+        """Of who is primary now: where a ledger is counted."""
+        return self.primary().unix_url
+
+    def primary(self) -> ServerHandle:
+        """Who is primary, by the first sentinel."""
+        port = int(self._state(self.sentinels[0])["port"])
+        return next(server for server in self.replication.servers if server.port == port)
+
+    def kill_primary(self) -> tuple[ServerHandle, float]:
+        """End it by SIGKILL; wait until another one has been promoted. Returns the killed one, and when that was."""
+        victim = self.primary()
+        victim.stop(kill=True)
+        others = [server for server in self.replication.servers if server is not victim]
+        eventually(lambda: any(is_primary(server) for server in others), patience=30)
+        promoted = time.monotonic()
+        eventually(lambda: self.primary() is not victim, patience=30)
+        return victim, promoted
+
+    def bring_back(self, victim: ServerHandle) -> None:
+        """Start a killed server again, as a replica, and wait until all know each other."""
+        victim.options = {**victim.options, "replicaof": f"127.0.0.1 {self.primary().port}"}
+        victim.launch()
+        self.wait_until_settled()
+
+    def wait_until_settled(self) -> None:
+        """Until every sentinel knows the others and all replicas, which follow the primary."""
+
+        def settled() -> bool:
+            states = [self._state(sentinel) for sentinel in self.sentinels]
+            return (
+                all(
+                    (state["num-other-sentinels"], state["num-slaves"], state["flags"])
+                    == (2, len(self.replication.replicas), "master")
+                    for state in states
+                )
+                and len({state["port"] for state in states}) == 1
+            )
+
+        eventually(settled, patience=30)
+
+    def close(self) -> None:
+        for sentinel in self.sentinels:
+            sentinel.close()
+        self.replication.close()
+
+    def _state(self, sentinel: ServerHandle) -> dict[str, Any]:
+        with client_of(sentinel.url) as client:
+            state: dict[str, Any] = client.sentinel_master(SERVICE)
+            return state
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
