@@ -35,6 +35,9 @@ BINARIES = {
 }
 """Per server: the package that brings it, and where in its folder."""
 
+SYSTEM = "system"
+"""The server that was installed here by other means than pip, if there is one."""
+
 _START = 10.0  # seconds to start, and to stop before it is killed
 _BUS = 10_000
 _ATTEMPTS = 5  # a free port may be taken before the server binds it
@@ -130,7 +133,7 @@ class ServerHandle:
 
     def command(self) -> list[str]:
         """What starts it."""
-        command = [str(_executable(self.name))]
+        command = [str(executable(self.name))]
         for option, value in self.configuration().items():
             command += [f"--{option}", *([""] if value == "" else str(value).split())]
         return command
@@ -231,8 +234,13 @@ def start_as(kind: type[S], name: str, **options: str | int) -> S:
 
 
 @functools.cache
-def _executable(name: str) -> Path:
+def executable(name: str) -> Path:
     """Find a server without importing its package, which may start things or warn."""
+    if name == SYSTEM:
+        path = shutil.which("redis-server") or shutil.which("valkey-server")
+        if path is None:
+            raise ServerMissingError("no redis-server or valkey-server is installed on this system")
+        return Path(path)
     package, pattern = BINARIES[name]
     spec = importlib.util.find_spec(package)
     folders = [] if spec is None else spec.submodule_search_locations or []
@@ -253,7 +261,7 @@ def _executable(name: str) -> Path:
 def _version(name: str) -> str:
     try:
         told = subprocess.run(
-            [_executable(name), "--version"], capture_output=True, check=True, text=True
+            [executable(name), "--version"], capture_output=True, check=True, text=True
         ).stdout
     except (OSError, subprocess.CalledProcessError) as error:  # of another platform, or a library is missing
         raise ServerMissingError(f"{name}: does not run here: {error}") from error

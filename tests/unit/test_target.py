@@ -9,6 +9,7 @@ import pytest
 import redis
 import redis.asyncio
 
+from txstate import Store
 from txstate._target import PRIVATE, Target, target_of
 from txstate.errors import UsageError
 
@@ -109,3 +110,62 @@ def test_a_target_and_a_client_at_once_are_refused() -> None:
 def test_an_unknown_fsync_is_refused(fsync: Any) -> None:
     with pytest.raises(UsageError, match="'everysec' or 'always'"):
         opened(fsync=fsync)
+
+
+# Sentinel
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(
+    ("url", "secure", "again"),
+    [
+        ("redis+sentinel://h1:1,h2:2/mymaster/3", False, "redis+sentinel://h1:1,h2:2/mymaster/3"),
+        ("valkey+sentinel://u:p%40@h1/my%2Fone", False, "redis+sentinel://u:p%40@h1:26379/my%2Fone/0"),
+        ("rediss+sentinel://[::1]:5/m", True, "rediss+sentinel://[::1]:5/m/0"),
+        (
+            "valkeys+sentinel://:p@h/m/0?sentinel_username=s&sentinel_password=q%26",
+            True,
+            "rediss+sentinel://:p@h:26379/m/0?sentinel_username=s&sentinel_password=q%26",
+        ),
+    ],
+)
+def test_addresses_of_sentinels(*, asynchronous: bool, url: str, secure: bool, again: str) -> None:
+    source = opened(url, asynchronous=asynchronous).connections(None, asynchronous=asynchronous)
+    assert source.url() == again
+    assert (
+        isinstance(source.connection(1.0), redis.connection.SSLConnection | redis.asyncio.SSLConnection)
+        == secure
+    )
+
+
+def test_what_a_sentinel_is_asked_with_is_its_own() -> None:
+    url = "rediss+sentinel://u:p@h:5/m/2?sentinel_password=q&ssl_cert_reqs=none&socket_keepalive=yes"
+    source: Any = opened(url).connections(None, asynchronous=False)
+    assert source.asking == {"password": "q", "ssl": True, "ssl_cert_reqs": "none"}
+    connection = source.connection(2.0)
+    assert (connection.username, connection.password, connection.db) == ("u", "p", 2)
+    assert (connection.socket_timeout, connection.retry.get_retries()) == (1.0, 0)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://h:5",
+        "redis+sentinel://h:5/",
+        "redis+sentinel://h:5/m/x",
+        "redis+sentinel://h:x/m",
+        "redis+sentinel:///m",
+        "redis+sentinel://h:5,/m",
+        "unix+sentinel://h/m",
+        "redis+sentinels://h/m",
+    ],
+)
+def test_an_address_of_sentinels_that_leads_nowhere_is_refused(url: str) -> None:
+    with pytest.raises(UsageError):
+        opened(url)
+
+
+def test_passwords_in_the_options_of_an_address_are_in_no_repr() -> None:
+    with Store("redis+sentinel://u:secret@h/m?sentinel_password=secret") as store:
+        assert "secret" not in repr(store)
+        assert "sentinel://h/m" in repr(store)
