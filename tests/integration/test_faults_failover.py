@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.faults import of_commit
 from support.ledger import Ledger, all_once
 from support.replication import follow, promote
 from support.servers import BINARIES, ServerMissingError
@@ -14,7 +15,8 @@ from support.takeover import Takeover
 from support.twins import both_twins, open_twin
 from support.wire import client_of
 
-from txstate import AsyncTx, Replicas
+from txstate import AsyncTx, CommitUnknown, Replicas, Resolution
+from txstate.testing import Cut, FaultProxy, Late
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -73,6 +75,49 @@ def test_a_replica_behind_is_promoted_and_what_it_had_confirmed_is_there(
         assert (risked.acknowledged, risked.lost) == (2 * BEFORE + AFTER, BEFORE)
         figures(pair.primary, careful, fired=pair.stream.cuts, resolved=durable.stats)
         figures(pair.primary, relaxed, fired=pair.stream.cuts, resolved=twin.stats, lost_to=LOST_TO)
+
+
+@pytest.mark.fault(number=16)
+@both_twins
+@pairs
+def test_a_commit_in_doubt_whose_token_was_not_replicated_is_resolved_by_the_versions(
+    kind: str, pair: Takeover, figures: Figures
+) -> None:
+    """The replica lacks what the token is resolved by. Its documents are as they were read, so nothing was applied."""
+    ledger = Ledger(pair.replica)
+    with open_twin(kind, pair.url) as twin:
+        commit(ledger, twin, 1)
+        pair.wait_for_sync()
+        pair.stream.hold_after(0)
+    with open_twin(kind, pair.url) as twin, ThreadPoolExecutor(1) as pool:
+        in_doubt(pool, pair, ledger, twin).result()
+        assert ledger.tally() == all_once(2)
+        assert (twin.stats.in_doubt, twin.stats.resolved_aborted) == (1, 1)
+        figures(pair.primary, ledger, fired=pair.stream.cuts, resolved=twin.stats)
+
+
+@pytest.mark.fault(number=16)
+@both_twins
+@pairs
+def test_a_commit_in_doubt_whose_evidence_was_lost_in_the_failover_is_unknown(
+    kind: str, pair: Takeover, figures: Figures
+) -> None:
+    """The replica lacks the token, and the version that was read: nobody can tell what became of the commit."""
+    ledger = Ledger(pair.replica)
+    with open_twin(kind, pair.url) as twin:
+        commit(ledger, twin, 1)
+        pair.wait_for_sync()
+        pair.stream.hold_after(0)
+    with open_twin(kind, pair.url) as twin, ThreadPoolExecutor(1) as pool:
+        commit(ledger, twin, 1)
+        call = in_doubt(pool, pair, ledger, twin)
+        with pytest.raises(CommitUnknown) as unknown:
+            call.result()
+        assert twin.resolve(unknown.value.token) is Resolution.UNKNOWN
+        tally = ledger.tally()
+        assert (tally.acknowledged, tally.applied, tally.lost) == (2, 1, 1)
+        assert (twin.stats.in_doubt, twin.stats.unknown) == (1, 1)
+        figures(pair.primary, ledger, fired=pair.stream.cuts, resolved=twin.stats, lost_to=LOST_TO)
 
 
 # 17
@@ -181,6 +226,33 @@ def test_what_an_old_primary_acknowledges_after_the_split_is_lost_unless_replica
         figures(pair.primary, alone, fired=pair.stream.cuts, resolved=twin.stats, lost_to=LOST_TO)
 
 
+@pytest.mark.fault(number=19)
+@both_twins
+@pairs
+def test_an_exec_that_reaches_the_old_primary_late_goes_with_it(
+    kind: str, pair: Takeover, figures: Figures
+) -> None:
+    """The commit is resolved, and made, on the new primary; then the old one runs it too, and rejoins."""
+    ledger = Ledger(pair.replica)
+    with FaultProxy(pair.primary.url) as proxy, ThreadPoolExecutor(1) as pool:
+        pair.address.switch(int(proxy.url.rpartition(":")[2].partition("/")[0]))
+        with open_twin(kind, pair.url) as twin:
+            commit(ledger, twin, 1)
+            late = proxy.inject(Late(Cut.SILENCE), "EXEC", where=of_commit)
+            call = pool.submit(commit, ledger, twin, 1)
+            late.wait()
+            pair.take_over()
+            call.result()
+            assert (twin.stats.in_doubt, twin.stats.resolved_aborted) == (1, 1)
+            assert isinstance(late.held().deliver()[0], list), "the old primary did not run it"
+            pair.rejoin()
+            for server in (pair.primary, pair.replica):
+                with client_of(server.unix_url) as client:
+                    assert client.hget(ledger.keys[0], "count") == b"2"
+            assert ledger.tally() == all_once(2)
+            figures(pair.primary, ledger, fired=late.fired, resolved=twin.stats)
+
+
 # 20
 
 
@@ -280,6 +352,20 @@ def commit_after(prepare: Callable[[], object], ledger: Ledger, twin: Twin) -> N
 
     twin.run(append)
     ledger.acknowledge(marker)
+
+
+def in_doubt(pool: ThreadPoolExecutor, pair: Takeover, ledger: Ledger, twin: Twin) -> Future[None]:
+    """Begin a transaction whose commit the primary runs, but does not get to answer: the replica has taken over."""
+    held = SimpleQueue[int]()
+
+    def hold() -> None:
+        pair.address.hold_after(0)
+        held.put(pair.address.arrived)
+
+    call = pool.submit(commit_after, hold, ledger, twin)
+    pair.address.wait_for(held.get(timeout=20) + 1, 0)
+    pair.take_over()
+    return call
 
 
 async def count_of(tx: AsyncTx, key: str) -> Any:
