@@ -54,20 +54,21 @@ class Replication:
     def replicas(self) -> list[ServerHandle]:
         return self.servers[1:]
 
-    def wait_for_sync(self) -> None:
-        """Until every replica has confirmed all that was written."""
-        with client_of(self.primary.unix_url) as client:
+    def wait_for_sync(self, primary: ServerHandle | None = None) -> None:
+        """Until every replica has confirmed all that was written, to whoever is primary by now."""
+        with client_of((primary or self.primary).unix_url) as client:
 
             def confirmed() -> bool:
                 client.set("sync", "1")
                 return bool(client.wait(len(self.replicas), 100) == len(self.replicas))
 
-            eventually(confirmed)
+            eventually(confirmed, patience=20)
             client.delete("sync")
 
     def close(self) -> None:
         for server in self.servers:
-            os.kill(server.pid, signal.SIGCONT)
+            if server.process.poll() is None:
+                os.kill(server.pid, signal.SIGCONT)
             server.close()
 
     def __enter__(self) -> Self:

@@ -14,8 +14,8 @@ from support.wire import client_of, eventually
 
 SERVICE: Final = "mymaster"
 _QUORUM: Final = 2
-_HURRY: Final = ("INFO-PERIOD", 200, "PUBLISH-PERIOD", 200)
-"""Milliseconds between looks at a server, and between words to the other sentinels: seconds by default."""
+_HURRY: Final = ("INFO-PERIOD", 200, "PUBLISH-PERIOD", 200, "MIN-LINK-RECONNECT-PERIOD", 200)
+"""Milliseconds between looks at a server, words to other sentinels, and tries to reconnect: seconds by default."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Watched:
     """
 
     def __init__(
-        self, name: str = "valkey9", replicas: int = 2, *, down_after: int = 500, **options: str | int
+        self, name: str = "valkey9", replicas: int = 2, *, down_after: int = 1000, **options: str | int
     ) -> None:
         self.down_after = down_after
         self.replication = Replication(name, replicas, **options)
@@ -86,42 +86,47 @@ class Watched:
         port = int(self._state(self.sentinels[0])["port"])
         return next(server for server in self.replication.servers if server.port == port)
 
-    def kill_primary(self) -> tuple[ServerHandle, float]:
-        """End it by SIGKILL; wait until another one has been promoted. Returns the killed one, and when that was."""
+    def kill_primary(self) -> float:
+        """End it by SIGKILL, and wait until another one has been promoted. Returns when that was."""
         victim = self.primary()
         victim.stop(kill=True)
         others = [server for server in self.replication.servers if server is not victim]
         eventually(lambda: any(is_primary(server) for server in others), patience=30)
         promoted = time.monotonic()
         eventually(lambda: self.primary() is not victim, patience=30)
-        return victim, promoted
+        return promoted
 
-    def bring_back(self, victim: ServerHandle) -> None:
-        """Start a killed server again, as a replica, and wait until all know each other."""
-        victim.options = {**victim.options, "replicaof": f"127.0.0.1 {self.primary().port}"}
-        victim.launch()
+    def bring_back(self) -> None:
+        """Start again who was killed, as a replica without data, and wait until all know each other."""
+        for server in self.replication.servers:
+            if server.process.poll() is not None:
+                server.options = {**server.options, "replicaof": f"127.0.0.1 {self.primary().port}"}
+                server.launch()
         self.wait_until_settled()
 
     def wait_until_settled(self) -> None:
-        """Until every sentinel knows the others and all replicas, which follow the primary."""
-
-        def settled() -> bool:
-            states = [self._state(sentinel) for sentinel in self.sentinels]
-            return (
-                all(
-                    (state["num-other-sentinels"], state["num-slaves"], state["flags"])
-                    == (2, len(self.replication.replicas), "master")
-                    for state in states
-                )
-                and len({state["port"] for state in states}) == 1
-            )
-
-        eventually(settled, patience=30)
+        """Until every sentinel knows the others, and sees all replicas up and in touch with the primary."""
+        eventually(self._agreed, patience=60)
+        self.replication.wait_for_sync(self.primary())
 
     def close(self) -> None:
         for sentinel in self.sentinels:
             sentinel.close()
         self.replication.close()
+
+    def _agreed(self) -> bool:
+        views = {self._view(sentinel) for sentinel in self.sentinels}
+        return len(views) == 1 and None not in views
+
+    def _view(self, sentinel: ServerHandle) -> int | None:
+        """Who is primary for one of them, if it thinks that all is well."""
+        state = self._state(sentinel)
+        with client_of(sentinel.url) as client:
+            replicas = client.sentinel_slaves(SERVICE)
+        well = [(each["flags"], each["master-link-status"]) == ("slave", "ok") for each in replicas]
+        expected = [True] * len(self.replication.replicas)
+        agrees = (state["num-other-sentinels"], state["flags"], well) == (2, "master", expected)
+        return int(state["port"]) if agrees else None
 
     def _state(self, sentinel: ServerHandle) -> dict[str, Any]:
         with client_of(sentinel.url) as client:
