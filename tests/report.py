@@ -11,13 +11,11 @@ import platform
 import sys
 import time
 from collections import defaultdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-import redis
-
-import txstate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -155,8 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command="python -m tests.report" + (" --long" if options.long else ""),
         date=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         minutes=(time.monotonic() - started) / 60,
-        txstate=txstate.__version__,
-        redis=redis.__version__,
+        txstate=version("txstate"),
+        redis=version("redis"),
         python=platform.python_version(),
         system=platform.platform(terse=True),
         servers=", ".join(sorted({line.server for line in collector.lines})),
