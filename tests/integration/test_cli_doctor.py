@@ -13,12 +13,14 @@ from support.commands import printed, refused, run
 from support.poolers import Pooler
 from support.wire import eventually
 
+from txstate._engine.slots import slot_of
 from txstate.cli import _probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from support.cluster import Cluster
     from support.servers import ServerHandle, StartServer
 
 HOLDS, CONDITIONAL, BROKEN = "holds", "holds as long as", "does not hold"
@@ -149,6 +151,41 @@ def test_p1_is_broken_behind_a_proxy_that_does_not_pass_multi(valkey9: ServerHan
     assert "EXEC" in found["P1"]["reason"]
 
 
+def test_p1_in_a_cluster_is_conditional_on_one_slot_and_each_primary_is_asked(any_cluster: Cluster) -> None:
+    told, reason, remedy = standing(any_cluster.url, "P1")
+    assert (told, "one slot" in reason, "same {tag}" in remedy) == (CONDITIONAL, True, True)
+    told_of = json.loads(run("doctor", any_cluster.url, "--json").stdout)["nodes"]
+    assert {node["address"] for node in told_of} == {
+        f"127.0.0.1:{primary.port}" for primary in any_cluster.primaries()
+    }
+    assert all(node["refused"] == {} and node["trial"]["stopped"] for node in told_of)
+    shown = run("doctor", any_cluster.url).stdout
+    assert all(f"127.0.0.1:{primary.port}: " in shown for primary in any_cluster.primaries())
+
+
+def test_a_namespace_with_a_hash_tag_lives_on_one_node(cluster: Cluster) -> None:
+    done = run("doctor", cluster.url, "--namespace", "{app}:", "--json")
+    (node,) = json.loads(done.stdout)["nodes"]
+    assert node["address"] == f"127.0.0.1:{cluster.owner(slot_of(b'{app}:')).port}"
+
+
+def test_what_one_node_of_a_cluster_lacks_is_told_of_that_node(cluster: Cluster) -> None:
+    one = cluster.primaries()[0]
+    cluster.ask(one, "CONFIG SET maxmemory-policy allkeys-lru")
+    try:
+        told, reason, _ = standing(cluster.url, "P2")
+    finally:
+        cluster.ask(one, "CONFIG SET maxmemory-policy noeviction")
+    assert told == CONDITIONAL
+    assert reason.startswith(f"127.0.0.1:{one.port}: maxmemory stays 0")
+
+
+def test_everything_is_broken_where_a_node_of_a_cluster_is_named_as_a_server(cluster: Cluster) -> None:
+    found = verdicts(cluster.nodes[0].url)
+    assert broken(found) == ALL
+    assert "redis+cluster://" in found["P6"]["remedy"]
+
+
 # P2 exactly once
 
 
@@ -228,6 +265,19 @@ def test_p5_is_broken_where_replicas_are_missing(start_server: StartServer) -> N
     assert broken(found) >= {"P2", "P5"}
     assert "NOREPLICAS" in found["P5"]["reason"]
     assert "min-replicas-to-write" in found["P5"]["remedy"]
+
+
+# P6 progress
+
+
+def test_p6_is_broken_where_slots_are_served_by_nobody(start_server: StartServer) -> None:
+    server = start_server(cluster_enabled="yes", cluster_require_full_coverage="no")
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16000)
+        eventually(lambda: client.cluster("INFO")["cluster_state"] == "ok")
+    found = verdicts(f"redis+cluster://127.0.0.1:{server.port}")
+    assert broken(found) == {"P6"}
+    assert "383 of the cluster's slots" in found["P6"]["reason"]
 
 
 # P8 what can't be promised is said

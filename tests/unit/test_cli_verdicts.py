@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from txstate.cli._facts import Facts, Replica
-from txstate.cli._verdicts import Standing, Verdict, judge
+from txstate.cli._verdicts import Standing, Verdict, judge, judge_all
 
 GOOD = Facts(
     kind="Valkey",
@@ -90,7 +90,7 @@ def test_replicas_and_clusters_make_the_order_conditional() -> None:
     assert found["P1"].standing is Standing.CONDITIONAL
     assert "failover" in found["P1"].reason
     assert "h:1 is wait_bgsave" in found["P8"].reason
-    assert judged(cluster=True)["P1"].standing is Standing.CONDITIONAL
+    assert judged(cluster=True, named_as_cluster=True)["P1"].standing is Standing.CONDITIONAL
 
 
 def test_expiring_fields_need_a_script() -> None:
@@ -116,3 +116,13 @@ def test_what_a_crash_costs_is_said(changed: dict[str, Any], said: str, remedy: 
     assert said in verdict.reason
     assert remedy in verdict.remedy
     assert bool(remedy) == bool(verdict.remedy)
+
+
+def test_a_promise_stands_as_it_does_on_the_worst_node_and_the_node_is_named() -> None:
+    bad = replace(GOOD, address="h:2", policy="volatile-ttl", maxmemory=1000, evicted=5)
+    nodes = [replace(GOOD, address="h:1"), bad, replace(GOOD, address="h:3")]
+    found = {verdict.promise: verdict for verdict in judge_all(nodes)}
+    assert found["P2"].standing is Standing.BROKEN
+    assert found["P2"].reason.startswith("h:2: 5 keys have been evicted")
+    assert "h:1" not in found["P2"].reason
+    assert "h:" not in found["P1"].reason

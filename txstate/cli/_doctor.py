@@ -12,7 +12,7 @@ from txstate import Store, UsageError
 from txstate.cli._facts import Facts
 from txstate.cli._options import AsJson, Namespace, Url, prefix, print_json, target
 from txstate.cli._probe import gather
-from txstate.cli._verdicts import Standing, Verdict, judge
+from txstate.cli._verdicts import Standing, Verdict, judge_all
 
 _STYLES = {Standing.HOLDS: "green", Standing.CONDITIONAL: "yellow", Standing.BROKEN: "bold red"}
 
@@ -40,19 +40,21 @@ def doctor(
             "no server was named: txstate doctor redis://host:6379/0 (or a folder), or set TXSTATE_URL"
         )
     with Store(named) as store:
-        facts = gather(store.url, prefix(context, namespace))
-    verdicts = judge(facts)
+        nodes = gather(store.url, prefix(context, namespace))
+    verdicts = judge_all(nodes)
     if as_json:
-        print_json({"facts": asdict(facts), "verdicts": [asdict(verdict) for verdict in verdicts]})
+        told = [asdict(facts) for facts in nodes]
+        print_json({"facts": told[0], "nodes": told, "verdicts": [asdict(verdict) for verdict in verdicts]})
     else:
-        _show(Console(highlight=False), facts, verdicts)
+        _show(Console(highlight=False), nodes, verdicts)
     raise typer.Exit(any(verdict.standing is Standing.BROKEN for verdict in verdicts))
 
 
-def _show(console: Console, facts: Facts, verdicts: list[Verdict]) -> None:
+def _show(console: Console, nodes: list[Facts], verdicts: list[Verdict]) -> None:
     plain = not console.is_terminal
-    for line in _summary(facts):
-        console.print(line, soft_wrap=plain, markup=False)
+    for facts in nodes:
+        for line in _summary(facts):
+            console.print(line, soft_wrap=plain, markup=False)
     told = ""
     for verdict in verdicts:
         console.print()
@@ -79,7 +81,7 @@ def _summary(facts: Facts) -> list[str]:
     cluster = ", node of a cluster" if facts.cluster else ""
     lines = [
         (
-            f"{facts.kind} {facts.version}, {roles.get(facts.role, facts.role)}{cluster}, "
+            f"{facts.address + ': ' if facts.address else ''}{facts.kind} {facts.version}, {roles.get(facts.role, facts.role)}{cluster}, "
             f"round trip {facts.round_trip_ms:.2f} ms"
         )
     ]

@@ -33,6 +33,7 @@ class Facts:
     """What a server tells. None: it does not tell this user.
 
     Attributes:
+        address: host and port, of a node of a cluster.
         kind: ``"Valkey"`` or ``"Redis"``.
         version: its own.
         role: ``"master"``, ``"slave"`` or ``"sentinel"``.
@@ -40,6 +41,8 @@ class Facts:
         min_replicas: without as many, it refuses writes; 0: it doesn't care.
         min_replicas_lag_s: seconds of silence after which a replica doesn't count there.
         cluster: whether it is a node of a cluster.
+        named_as_cluster: whether its address said so.
+        slots_unserved: how many slots of the cluster no node serves.
         aof: whether every write is logged.
         fsync: when the log is forced to disk: ``"always"``, ``"everysec"`` or ``"no"``.
         snapshots: when a snapshot of everything is saved; empty: never.
@@ -55,6 +58,7 @@ class Facts:
         trial: a conflict, tried out; None: what it takes was refused.
     """
 
+    address: str = ""
     kind: str
     version: str
     role: str | None = "master"
@@ -62,6 +66,8 @@ class Facts:
     min_replicas: int | None = 0
     min_replicas_lag_s: int | None = None
     cluster: bool | None = False
+    named_as_cluster: bool = False
+    slots_unserved: int | None = 0
     aof: bool | None = None
     fsync: str | None = None
     snapshots: str | None = None

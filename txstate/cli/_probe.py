@@ -17,16 +17,19 @@ from typing import TYPE_CHECKING, Final
 import redis
 
 from txstate import ServerRefused, StoreUnavailable
-from txstate._drivers.source import Source
 from txstate._engine.session import client_flags, role_of
 from txstate._engine.settings import RESERVED
+from txstate._engine.slots import SLOTS, tag_for
 from txstate.cli._asker import Asker, code_of
 from txstate.cli._facts import Facts, Replica
+from txstate.cli._nodes import nodes_of
 from txstate.cli._servers import name_of
 from txstate.cli._trial import NEEDED, try_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from txstate.cli._nodes import Node
 
 _PINGS: Final = 50
 _TIMEOUT: Final = 5.0
@@ -35,19 +38,23 @@ _TTL_MS: Final = 10_000
 _VOLATILE: Final = ("subexpiry", "keys_with_volatile_items")
 
 
-def gather(url: str, namespace: str) -> Facts:
-    """Ask.
+def gather(url: str, namespace: str) -> list[Facts]:
+    """Ask the server, or each primary of a cluster.
 
     Args:
-        url: the server.
+        url: where.
         namespace: prefix of every key, as the application would use it.
 
     Raises:
         StoreUnavailable: it can't be reached.
         ServerRefused: it does not let this user in.
     """
-    source = Source.of_url(url, asynchronous=False)
-    plain = replace(source, settings={**source.settings, "protocol": 2, "decode_responses": False})
+    return [_ask_node(node, namespace) for node in nodes_of(url, namespace)]
+
+
+def _ask_node(node: Node, namespace: str) -> Facts:
+    settings = {**node.source.settings, "protocol": 2, "decode_responses": False}
+    plain = replace(node.source, settings=settings)
     askers: list[Asker] = []
     try:
         with ExitStack() as opened:
@@ -57,7 +64,7 @@ def gather(url: str, namespace: str) -> Facts:
                 connection.connect()
                 askers.append(Asker(connection))
             asker, other = askers
-            return _gather(asker, other, namespace)
+            return _gather(asker, other, node, namespace)
     except (redis.AuthenticationError, redis.ResponseError) as error:
         raise ServerRefused(f"the server does not let this user in: {error}", code=code_of(error)) from error
     except redis.RedisError as error:
@@ -70,8 +77,8 @@ def gather(url: str, namespace: str) -> Facts:
         raise StoreUnavailable(f"{what} {error}") from error
 
 
-def _gather(asker: Asker, other: Asker, namespace: str) -> Facts:
-    key = f"{namespace}{RESERVED}doctor:{secrets.token_hex(12)}"
+def _gather(asker: Asker, other: Asker, node: Node, namespace: str) -> Facts:
+    key = f"{namespace}{RESERVED}doctor:{tag_for(namespace, node.slot)}{secrets.token_hex(12)}"
     flags = _try_commands(asker, key)
     trial = None if asker.refused.keys() & NEEDED else try_out(asker, other, key, _TTL_MS)
     server, memory, persistence = asker.info("server"), asker.info("memory"), asker.info("persistence")
@@ -81,6 +88,7 @@ def _gather(asker: Asker, other: Asker, namespace: str) -> Facts:
     role = role_of(asker.ask("ROLE")) or role_of(hello)
     aof = persistence.get("aof_enabled")
     return Facts(
+        address=node.address,
         kind=kind,
         version=version,
         role=role.decode() if role else replication.get("role"),
@@ -88,6 +96,8 @@ def _gather(asker: Asker, other: Asker, namespace: str) -> Facts:
         min_replicas=_number(asker.config("min-replicas-to-write")),
         min_replicas_lag_s=_number(asker.config("min-replicas-max-lag")),
         cluster=cluster["cluster_enabled"] == "1" if "cluster_enabled" in cluster else None,
+        named_as_cluster=node.slot is not None,
+        slots_unserved=_unserved(asker) if node.slot is not None else 0,
         aof=None if aof is None else aof == "1",
         fsync=asker.config("appendfsync"),
         snapshots=asker.config("save"),
@@ -131,6 +141,15 @@ def _try_commands(asker: Asker, key: str) -> bool:
     asker.ask("DEL", key)
     asker.ask("EVAL", "return 1", 1, key)
     return flags
+
+
+def _unserved(asker: Asker) -> int | None:
+    """Slots of the cluster that no node serves, as this node sees it."""
+    told = asker.ask("CLUSTER", "INFO", name="CLUSTER INFO")
+    if not isinstance(told, bytes):
+        return None
+    state = dict(line.split(":", 1) for line in told.decode().split() if ":" in line)
+    return SLOTS - int(state["cluster_slots_ok"])
 
 
 def _replicas(replication: Mapping[str, str]) -> tuple[Replica, ...] | None:

@@ -7,10 +7,12 @@ here; "does not hold" is a finding.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from txstate.cli._facts import Facts
 
 
@@ -81,6 +83,27 @@ def judge(facts: Facts) -> list[Verdict]:
     ]
 
 
+def judge_all(nodes: Sequence[Facts]) -> list[Verdict]:
+    """Judge every promise for several nodes: it stands as it does on the worst of them."""
+    judged = [(node.address, judge(node)) for node in nodes]
+    return [_worst([(address, verdicts[at]) for address, verdicts in judged]) for at in range(len(TITLES))]
+
+
+def _worst(found: Sequence[tuple[str, Verdict]]) -> Verdict:
+    """The worst verdict on one promise; it names its nodes, unless it is the same everywhere."""
+    ranks = list(Standing)
+    worst = max((verdict.standing for _, verdict in found), key=ranks.index)
+    reasons: dict[str, list[str]] = {}
+    for address, verdict in found:
+        if verdict.standing is worst:
+            reasons.setdefault(verdict.reason, []).append(address)
+    first = next(verdict for _, verdict in found if verdict.standing is worst)
+    if len(reasons) == 1 and len(next(iter(reasons.values()))) == len(found):
+        return first
+    named = "; ".join(f"{', '.join(addresses)}: {reason}" for reason, addresses in reasons.items())
+    return replace(first, reason=named)
+
+
 _Finding = tuple[Standing, str, str]
 
 
@@ -97,6 +120,12 @@ def _blocked(facts: Facts, needed: tuple[str, ...]) -> _Finding | None:
             Standing.BROKEN,
             f"this is {kind}, not a primary: the library refuses to work on it",
             "give the address of the primary",
+        )
+    if facts.cluster and not facts.named_as_cluster:
+        return (
+            Standing.BROKEN,
+            "this is one node of a cluster, and was named as a server of its own: it refuses the keys of other nodes",
+            "name the cluster: redis+cluster://host:port",
         )
     if not any(name in facts.refused for name in needed):
         return _not_passed_through(facts)
@@ -136,7 +165,7 @@ def _one_order(facts: Facts) -> _Finding:
     if facts.cluster:
         return (
             Standing.CONDITIONAL,
-            "all keys of a transaction lie in one slot: this is a node of a cluster",
+            "all keys of a transaction lie in one slot: this is a cluster",
             "give keys that belong together the same {tag}",
         )
     if facts.replicas:
@@ -247,6 +276,15 @@ def _no_script(facts: Facts) -> _Finding:
 
 
 def _progress(facts: Facts) -> _Finding:
+    if facts.slots_unserved:
+        return (
+            Standing.BROKEN,
+            (
+                f"{facts.slots_unserved:,} of the cluster's slots are served by no node: transactions on their keys end in "
+                "StoreUnavailable"
+            ),
+            "bring the failed nodes back, or give their slots to others (see CLUSTER SLOTS)",
+        )
     return (
         Standing.HOLDS,
         (
