@@ -48,6 +48,10 @@ class Channel(Protocol):
     """Whether the signature that it was acquired for has been asked for lately: then arming it pays."""
 
     @property
+    def node(self) -> Hashable:
+        """Of a cluster, the one that it is, or was last, connected to; None: there is no cluster."""
+
+    @property
     def connected(self) -> bool:
         """Whether there is a socket, as far as is known without I/O."""
 

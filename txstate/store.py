@@ -18,7 +18,7 @@ from txstate._docs import KEEP, Doc, Keep
 from txstate._drivers.aio import AsyncDriver
 from txstate._drivers.kinds import async_driver, sync_driver
 from txstate._drivers.sync import SyncDriver
-from txstate._engine import plain
+from txstate._engine import everywhere, plain
 from txstate._engine.commit import explain
 from txstate._engine.transaction import transact
 from txstate.errors import UsageError, VersionMismatch
@@ -118,9 +118,27 @@ class Store(StoreBase[SyncDriver]):
             fields: fetch only these of each.
 
         Raises:
+            CrossSlotError: they are in several slots of a cluster; `get_each` reads them, each on its own.
             WrongType, CodecError, ServerRefused, StoreUnavailable, UsageError: as they say.
         """
         return self._driver.run(plain.get_many(self._settings, listed(keys), fields))
+
+    def get_each(
+        self, keys: Iterable[str], fields: Sequence[str] | None = None
+    ) -> dict[str, Snapshot | None]:
+        """Documents by key, each on its own: in any slots of a cluster, in one round trip to each node.
+
+        Each is as it was at some moment of this call, and two need not be from the same one: a transfer between them may
+        be seen by half. Use `get_many`, or a transaction, for what has to fit together.
+
+        Args:
+            keys: their keys.
+            fields: fetch only these of each.
+
+        Raises:
+            WrongType, CodecError, ServerRefused, StoreUnavailable, UsageError: as they say.
+        """
+        return self._driver.run(everywhere.get_each(self._settings, listed(keys), fields))
 
     def update(
         self,
@@ -199,19 +217,17 @@ class Store(StoreBase[SyncDriver]):
     def keys(self, prefix: str = "") -> Iterator[str]:
         """The keys of the documents, each once, by SCAN. No snapshot: what comes and goes meanwhile may be missed.
 
+        Of a cluster all primaries are asked; what moves between them meanwhile may be missed as well.
+
         Args:
             prefix: what they start with.
 
         Raises:
             ServerRefused, StoreUnavailable: as they say, while iterating.
         """
-        seen: set[str] = set()
-        cursor = -1
-        while cursor != 0:
-            cursor, page = self._driver.run(plain.scan(self._settings, prefix, max(cursor, 0)))
-            fresh = [key for key in dict.fromkeys(page) if key not in seen]
-            seen.update(fresh)
-            yield from fresh
+        listing = everywhere.Listing(self._settings, prefix)
+        while not listing.done:
+            yield from self._driver.run(listing.page())
 
     def resolve(self, token: str) -> Resolution:
         """What became of a commit that ended in `CommitUnknown`.
@@ -332,6 +348,13 @@ class AsyncStore(StoreBase[AsyncDriver]):
         driver = await self._driver()
         return await driver.run(plain.get_many(self._settings, listed(keys), fields))
 
+    async def get_each(
+        self, keys: Iterable[str], fields: Sequence[str] | None = None
+    ) -> dict[str, Snapshot | None]:
+        """Documents by key, each on its own, in any slots of a cluster. See `Store.get_each`."""
+        driver = await self._driver()
+        return await driver.run(everywhere.get_each(self._settings, listed(keys), fields))
+
     async def update(
         self,
         key: str,
@@ -368,13 +391,9 @@ class AsyncStore(StoreBase[AsyncDriver]):
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
         """The keys of the documents, each once, by SCAN. See `Store.keys`."""
         driver = await self._driver()
-        seen: set[str] = set()
-        cursor = -1
-        while cursor != 0:
-            cursor, page = await driver.run(plain.scan(self._settings, prefix, max(cursor, 0)))
-            fresh = [key for key in dict.fromkeys(page) if key not in seen]
-            seen.update(fresh)
-            for key in fresh:
+        listing = everywhere.Listing(self._settings, prefix)
+        while not listing.done:
+            for key in await driver.run(listing.page()):
                 yield key
 
     async def resolve(self, token: str) -> Resolution:

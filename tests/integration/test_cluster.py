@@ -178,3 +178,38 @@ def test_the_settings_of_an_asyncio_client_are_taken_over(cluster: Cluster) -> N
     asyncio.run(main())
     with pytest.raises(UsageError, match=r"takes a redis\.RedisCluster"):
         Store(client=client)
+
+
+@both_twins
+@pytest.mark.parametrize("fields", [None, ["n"]])
+def test_documents_in_any_slot_are_read_each_on_its_own(
+    kind: str, cluster: Cluster, fields: list[str] | None
+) -> None:
+    keys = [f"key:{number}" for number in range(60)]
+    with open_twin(kind, cluster.url) as twin:
+        for key in keys:
+            twin.put(key, {"n": key})
+        before = twin.stats.round_trips
+        found = twin.get_each([*keys, "missing"], fields)
+        assert {key: doc and doc["n"] for key, doc in found.items()} == {
+            **{key: key for key in keys},
+            "missing": None,
+        }
+        assert twin.stats.round_trips - before == 3  # one for each node
+        # A node that a slot has left since answers for the others all the same.
+        cluster.move(slot_of(keys[5].encode()))
+        assert all(doc and doc["n"] == key for key, doc in twin.get_each(keys, fields).items())
+
+
+@both_twins
+def test_keys_are_listed_on_all_primaries(kind: str, cluster: Cluster) -> None:
+    keys = {f"key:{number}" for number in range(60)}
+    with open_twin(kind, cluster.url, namespace="n:") as twin:
+        for key in keys:
+            twin.put(key, {"n": 1})
+        assert sorted(twin.keys("key:")) == sorted(keys)
+        cluster.fail_over(slot_of(b"n:key:1"))
+        assert set(twin.keys()) == keys
+    with open_twin(kind, cluster.url, namespace="{n}:") as twin:
+        twin.put("one", {"n": 1})
+        assert twin.keys() == ["one"]

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
+import redis.cluster
 from support import bank
 from support.bank import Clerks
+from support.faults import of_commit
+from support.ledger import Tally
+from support.twins import both_twins, open_twin
 
-from txstate import Store
+from txstate import AsyncTx, Store, Tx
 from txstate._engine.slots import slot_of
+from txstate.testing import FaultProxy, HoldRequest, Late
 
 if TYPE_CHECKING:
     from support.cluster import Cluster
@@ -44,11 +52,135 @@ def test_a_slot_moves_to_and_fro_under_transfers(
     with Clerks(cluster.url, clerks) as work:
         moves = shuttle(cluster, seconds, pause)
         reports = work.finish()
-    with Store(cluster.url) as store:
-        found = {key: dict(doc or {}) for key, doc in store.get_many(bank.ACCOUNTS).items()}
-    tally = bank.audit(reports, found)
+    tally = bank.audit(reports, accounts(cluster))
     assert moves >= seconds / pause / 3
     assert [error for report in reports for error in report.errors] == []
     assert tally.applied == tally.acknowledged > 20 * seconds
     disrupted = sum(report.stats.disruptions for report in reports if report.stats)
     figures(cluster.nodes[0], fired=min(moves, disrupted), tally=tally)
+
+
+@pytest.mark.fault(number=21)
+def test_a_primary_is_killed_and_its_replica_takes_over(cluster: Cluster, figures: Figures) -> None:
+    """What it had not replicated yet is lost; nothing else is, nothing is doubled, and nobody has to help."""
+    bank.opened(cluster.url)
+    with Clerks(cluster.url, 4) as work:
+        dead = cluster.owner(SLOT)
+        time.sleep(0.5)
+        cluster.kill(dead)
+        cluster.wait_for_failover(SLOT, dead)
+        before = accounts(cluster)
+        time.sleep(0.5)
+        reports = work.finish()
+    after = accounts(cluster)
+    tally = bank.audit(reports, after)
+    assert [error for report in reports for error in report.errors] == []
+    assert after != before  # it goes on by itself
+    figures(dead, fired=1, tally=tally, lost_to="SIGKILL of a primary ahead of its replica")
+
+
+def accounts(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    with Store(cluster.url) as store:
+        return {key: dict(doc or {}) for key, doc in store.get_many(bank.ACCOUNTS).items()}
+
+
+@pytest.mark.fault(number=21)
+@pytest.mark.parametrize("at_once", [False, True], ids=["key by key", "at once"])
+@pytest.mark.parametrize("delivered", ["before", "away", "back"])
+def test_a_late_exec_and_a_slot_that_moves(
+    delivered: str, cluster: Cluster, figures: Figures, *, at_once: bool
+) -> None:
+    """The EXEC hangs on its way to the old owner while the slot moves away, is resolved at the new one, and moves back."""
+    move = cluster.move_at_once if at_once else cluster.move
+    owner = cluster.owner(SLOT)
+    with FaultProxy(owner.url) as proxy:
+        hidden = urlsplit(proxy.url).port or 0
+
+        def through_the_proxy(node: tuple[str, int]) -> tuple[str, int]:
+            return (node[0], hidden) if node[1] == owner.port else node
+
+        with (
+            redis.cluster.RedisCluster(
+                host="127.0.0.1", port=owner.port, address_remap=through_the_proxy
+            ) as client,
+            Store(client=client) as store,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            store.run(add_sync)
+            # All of the commit comes late, or EXEC alone: then what it executes had been taken by the old owner.
+            late = proxy.inject(Late(), "MULTI" if delivered == "away" else "EXEC", where=of_commit)
+            resolver = proxy.inject(HoldRequest(), "EXPIRE")
+            call = pool.submit(store.run, add_sync)
+            resolver.wait()
+            exec_on_its_way = late.held()
+            if delivered == "before":
+                assert isinstance(exec_on_its_way.deliver()[0], list)
+            other = move(SLOT)
+            if delivered == "away":
+                answers = exec_on_its_way.deliver()
+                assert any("MOVED" in str(answer) for answer in answers)
+                assert not any(isinstance(answer, list) for answer in answers)
+            resolver.release()
+            call.result()
+            move(SLOT, owner)
+            if delivered == "back":
+                assert exec_on_its_way.deliver()[0] is None
+            stats = store.stats()
+            assert (stats.in_doubt, stats.resolved_committed) == (1, delivered == "before")
+            assert store.get(bank.ACCOUNTS[1]) == {"n": 2}
+            assert other is not owner
+            figures(
+                owner,
+                fired=proxy.fired,
+                resolved=stats,
+                tally=Tally(attempted=2, acknowledged=2, applied=2),
+            )
+
+
+def add_sync(tx: Tx) -> None:
+    for doc in tx.get_many(bank.ACCOUNTS[:2]):
+        doc.increment("n")
+
+
+async def add(tx: AsyncTx) -> None:
+    for doc in await tx.get_many(bank.ACCOUNTS[:2]):
+        doc.increment("n")
+
+
+@pytest.mark.fault(number=21)
+@both_twins
+def test_a_slot_in_the_middle_of_a_move(kind: str, any_cluster: Cluster, figures: Figures) -> None:
+    """Documents that have moved are served by the target, which has to be asked; those that are split up, after it."""
+    cluster, keys = any_cluster, bank.ACCOUNTS[:2]
+    here = cluster.owner(SLOT)
+    there = cluster.other_primary(here)
+    with open_twin(kind, cluster.url) as twin:
+        twin.run(add)
+        twin.run(add)
+        cluster.begin_move(SLOT, here, there)
+        # Still here, with all that is needed: no claim, which nobody holds, keeps it from being served.
+        before = twin.stats.disruptions
+        twin.run(add)
+        assert twin.stats.disruptions == before
+        # Split up: nobody can serve both until the move has ended.
+        cluster.move_key(keys[0], here, there)
+        later = threading.Timer(0.2, cluster.end_move, (SLOT, here, there))
+        later.start()
+        twin.run(add)
+        later.join()
+        waited = twin.stats.disruptions - before
+        # Back again, all moved but the owner is still the same: the other one has to be asked.
+        cluster.begin_move(SLOT, there, here)
+        while cluster.move_keys(SLOT, there, here):
+            pass
+        before = cluster.calls(here, "asking")
+        twin.run(add)
+        assert [doc and doc["n"] for doc in twin.get_many(keys).values()] == [5, 5]
+        assert [doc and doc["n"] for doc in twin.get_each(keys).values()] == [5, 5]
+        assert twin.get(keys[0]) == {"n": 5}
+        assert twin.get("{bank}:none") is None
+        asked = cluster.calls(here, "asking") - before
+        cluster.end_move(SLOT, there, here)
+        twin.run(add)
+        assert [doc and doc["n"] for doc in twin.get_many(keys).values()] == [6, 6]
+        figures(here, fired=min(asked, waited), tally=Tally(attempted=6, acknowledged=6, applied=6))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from support.ledger import Tally
 
-from txstate import Stats, Store, Tx, TxStateError
+from txstate import CommitUnknown, Stats, Store, Tx, TxStateError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,10 +32,12 @@ class Report:
 
     Attributes:
         name: its own.
-        touched: how often, by account.
+        touched: how often it has touched each account, by its own count.
         acknowledged: calls that returned.
-        errors: those that came out of the store.
-        slips: transfers that found another number than was left behind.
+        unknown: calls that raised `CommitUnknown`.
+        errors: what else came out of the store.
+        lost: touches that it had counted, and that were gone.
+        doubled: touches that it had not counted, and that were there.
         slowest: the longest call, in seconds.
         stats: of its store.
     """
@@ -43,10 +45,34 @@ class Report:
     name: str
     touched: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))
     acknowledged: int = 0
+    unknown: int = 0
     errors: list[str] = field(default_factory=list)
-    slips: list[str] = field(default_factory=list)
+    lost: int = 0
+    doubled: int = 0
     slowest: float = 0.0
     stats: Stats | None = None
+    _may_be: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))
+
+    def unsure(self, source: str, target: str, error: CommitUnknown) -> None:
+        """A transfer may have happened."""
+        self.unknown += 1
+        for account in (source, target):
+            self._may_be[account] += 1
+        assert error.token
+
+    def found(self, before: Mapping[str, int]) -> None:
+        """A transfer was made that found these numbers."""
+        self.acknowledged += 1
+        for account, number in before.items():
+            self.compare(account, number)
+            self.touched[account] = number + 1
+
+    def compare(self, account: str, number: int) -> None:
+        """Compare the number in an account with the own count; what is unknown may be in it."""
+        surplus = number - self.touched[account]
+        self.lost += max(0, -surplus)
+        self.doubled += max(0, surplus - self._may_be[account])
+        self._may_be[account] = 0
 
 
 class Clerks:
@@ -108,35 +134,33 @@ def audit(reports: list[Report], found: Mapping[str, Mapping[str, Any]]) -> Tall
         reports: of the processes.
         found: the accounts, by key.
     """
-    lost = doubled = 0
     for report in reports:
-        for account, count in report.touched.items():
-            surplus = found[account].get(report.name, 0) - count
-            lost, doubled = lost + max(0, -surplus), doubled + max(0, surplus)
-        for slip in report.slips:
-            lost, doubled = lost + slip.startswith("-"), doubled + slip.startswith("+")
+        for account in ACCOUNTS:
+            report.compare(account, found[account].get(report.name, 0))
     acknowledged = sum(report.acknowledged for report in reports)
+    failed = sum(len(report.errors) for report in reports)
+    unknown = sum(report.unknown for report in reports)
     total = sum(account["balance"] for account in found.values())
     return Tally(
-        attempted=acknowledged + sum(len(report.errors) for report in reports),
+        attempted=acknowledged + failed + unknown,
         acknowledged=acknowledged,
         applied=sum(found[account].get(report.name, 0) for report in reports for account in ACCOUNTS) // 2,
-        failed=sum(len(report.errors) for report in reports),
-        lost=lost,
-        doubled=doubled,
-        torn=total != 1000 * len(ACCOUNTS),
+        failed=failed,
+        unknown=unknown,
+        lost=sum(report.lost for report in reports),
+        doubled=sum(report.doubled for report in reports),
+        torn=int(total != 1000 * len(ACCOUNTS)),
     )
 
 
-def _transfer(tx: Tx, source: str, target: str, amount: int, report: Report) -> list[str]:
-    slips = []
+def _transfer(tx: Tx, source: str, target: str, amount: int, report: Report) -> dict[str, int]:
+    """Transfer. Returns how often this process has touched the accounts, as far as they know."""
+    before = {}
     for doc, change in zip(tx.get_many([source, target]), (-amount, amount), strict=True):
         doc.increment("balance", change)
-        surplus = doc.get(report.name, 0) - report.touched[doc.key]
-        if surplus:
-            slips.append(f"{surplus:+} on {doc.key}")
-        doc[report.name] = doc.get(report.name, 0) + 1
-    return slips
+        before[doc.key] = doc.get(report.name, 0)
+        doc[report.name] = before[doc.key] + 1
+    return before
 
 
 def _work(url: str, name: str, seed: int, stop: Any, pipe: Connection) -> None:
@@ -148,14 +172,11 @@ def _work(url: str, name: str, seed: int, stop: Any, pipe: Connection) -> None:
             source, target = chance.sample(ACCOUNTS, 2)
             began = time.monotonic()
             try:
-                slips = store.run(_transfer, source, target, chance.randrange(1, 10), report)
+                report.found(store.run(_transfer, source, target, chance.randrange(1, 10), report))
+            except CommitUnknown as error:
+                report.unsure(source, target, error)
             except TxStateError as error:
                 report.errors.append(f"{type(error).__name__}: {error}")
-            else:
-                report.acknowledged += 1
-                report.slips += slips
-                for account in (source, target):
-                    report.touched[account] += 1
             report.slowest = max(report.slowest, time.monotonic() - began)
         report.stats = store.stats()
     pipe.send(report)

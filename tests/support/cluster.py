@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 SLOTS: Final = 16384
 _PATIENCE: Final = 15.0
+_PAGE: Final = 1000
 _TIMEOUT: Final = 800  # milliseconds until a silent node counts as failed
 
 
@@ -93,21 +94,29 @@ class Cluster:
         self.ask(target, "CLUSTER SETSLOT", slot, "IMPORTING", self.identity(source))
         self.ask(source, "CLUSTER SETSLOT", slot, "MIGRATING", self.identity(target))
 
-    def move_keys(self, slot: int, source: ServerHandle, target: ServerHandle, *, count: int = 1000) -> int:
+    def move_keys(self, slot: int, source: ServerHandle, target: ServerHandle) -> int:
         """Move some keys of a slot. Returns how many there were."""
-        keys = self.ask(source, "CLUSTER GETKEYSINSLOT", slot, count)
+        keys = self.ask(source, "CLUSTER GETKEYSINSLOT", slot, _PAGE)
         for key in keys:
-            self.ask(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+            self.move_key(key, source, target)
         return len(keys)
 
+    def move_key(self, key: str, source: ServerHandle, target: ServerHandle) -> None:
+        """Move one key of a slot."""
+        self.ask(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+
+    def calls(self, node: ServerHandle, command: str) -> int:
+        """How often a node has executed a command."""
+        with redis.Redis.from_url(node.unix_url) as client:
+            found = client.info("commandstats").get(f"cmdstat_{command}")
+        return int(found["calls"]) if found else 0
+
     def end_move(self, slot: int, source: ServerHandle, target: ServerHandle) -> None:
-        """The target owns the slot from now on. It is told first: the other way round nobody owned it for a moment."""
-        name = self.identity(target)
-        self.ask(target, "CLUSTER SETSLOT", slot, "NODE", name)
+        """Move what is left; then the target owns the slot. It is told first, so that nobody says it is nobody's."""
         while self.move_keys(slot, source, target):
             pass
-        self.ask(source, "CLUSTER SETSLOT", slot, "NODE", name)
-        for node in self.primaries():
+        name = self.identity(target)
+        for node in (target, source, *self.primaries()):
             self.ask(node, "CLUSTER SETSLOT", slot, "NODE", name)
 
     def move(self, slot: int, target: ServerHandle | None = None) -> ServerHandle:
@@ -115,8 +124,6 @@ class Cluster:
         source = self.owner(slot)
         target = target or self.other_primary(source)
         self.begin_move(slot, source, target)
-        while self.move_keys(slot, source, target):
-            pass
         self.end_move(slot, source, target)
         return target
 
@@ -190,12 +197,15 @@ class Cluster:
         self.close()
 
 
-def start_cluster(name: str = "valkey9", primaries: int = 3, **options: str | int) -> Cluster:
-    """Start a cluster of some primaries with a replica each.
+def start_cluster(
+    name: str = "valkey9", primaries: int = 3, *, replicas: bool = True, **options: str | int
+) -> Cluster:
+    """Start a cluster.
 
     Args:
         name: of `servers.BINARIES`.
         primaries: how many.
+        replicas: whether each has one.
         options: of each node's configuration, as `servers.start` takes them.
 
     Raises:
@@ -210,7 +220,7 @@ def start_cluster(name: str = "valkey9", primaries: int = 3, **options: str | in
         **options,
     }
     with ThreadPoolExecutor() as pool:
-        nodes = list(pool.map(lambda _: start(name, **settings), range(2 * primaries)))
+        nodes = list(pool.map(lambda _: start(name, **settings), range(primaries * (2 if replicas else 1))))
     cluster = Cluster(nodes)
     try:
         _form(cluster, primaries)
@@ -229,7 +239,7 @@ def _form(cluster: Cluster, primaries: int) -> None:
     for number, primary in enumerate(cluster.nodes[:primaries]):
         slots = range(number * SLOTS // primaries, (number + 1) * SLOTS // primaries)
         cluster.ask(primary, "CLUSTER ADDSLOTS", *slots)
-    for primary, replica in zip(cluster.nodes[:primaries], cluster.nodes[primaries:], strict=True):
+    for primary, replica in zip(cluster.nodes, cluster.nodes[primaries:], strict=False):
         name = cluster.identity(primary)
         _until(partial(_joins, cluster, replica, name), "a replica has joined")
     cluster.wait_until_whole()

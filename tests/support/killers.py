@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry as Again
+from support.cluster import start_cluster
 from support.counting import ANY_LOSS, Noted, add_one, each_exactly_once, increment, repeated, seed
 from support.faults import of_commit
 from support.ledger import Ledger
@@ -22,6 +23,7 @@ from support.replication import Replication, stopped
 from support.twins import open_twin
 
 from txstate import NotDurable, Replicas, Retry, Store, StoreUnavailable, Tx
+from txstate._engine.slots import slot_of
 from txstate.testing import DropReply, FaultProxy, HoldRequest, Outcome, explore
 
 if TYPE_CHECKING:
@@ -355,3 +357,25 @@ def a_replica_that_stands_still(_server: ServerHandle) -> Found:
                         continue
                     missed += 1
     return Found(broken=missed > 0, told=f"{missed} of 2 called durable without a replica")
+
+
+def a_slot_that_moves_away(_server: ServerHandle) -> Found:
+    """The slot moves between a transaction's read and its EXEC, and another writer is faster where it is now."""
+    with (
+        start_cluster(primaries=2, replicas=False) as cluster,
+        Store(cluster.url) as store,
+        Store(cluster.url) as other,
+    ):
+        store.put("a", {"n": 0})
+
+        def slow(tx: Tx) -> None:
+            doc = tx["a"]
+            if tx.attempt == 1:
+                cluster.move(slot_of(b"a"))
+                other.update("a", lambda doc: doc.increment("n"))
+            doc.increment("n")
+
+        store.run(slow)
+        snapshot = store.get("a")
+        found = None if snapshot is None else snapshot["n"]
+        return Found(found != 2, f"the counter is {found} after 2 increments")

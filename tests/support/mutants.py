@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from support import killers
 
 from txstate._drivers.aio import AsyncChannel
+from txstate._drivers.cluster import SyncClusterChannel
 from txstate._drivers.source import Source
 from txstate._drivers.sync import SyncChannel
 from txstate._effects import Constant, Lost, Send
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     Killer = Callable[[ServerHandle], killers.Found]
 
 MISSING: Final = {
-    "EXEC alone is sent again after a redirection": "transactions on clusters",
     "one of several transactions that share a commit is told another's outcome": "coalesced commits",
 }
 """Mutants whose mechanism the engine does not have yet, and what will bring it."""
@@ -314,6 +314,25 @@ def redis_py_retries_left_on(monkeypatch: pytest.MonkeyPatch) -> None:
         return made
 
     monkeypatch.setattr(Source, "connection", connection)
+
+
+@mutant("EXEC alone is sent again after a redirection", "P1", killers.a_slot_that_moves_away)
+def exec_alone_redirected(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = SyncClusterChannel.exchange
+
+    def exchange(
+        channel: SyncClusterChannel, commands: Sequence[Command], timeout: float, *rest: Any
+    ) -> list[object]:
+        replies = real(channel, commands, timeout, *rest)
+        if commands[0] == ("MULTI",) and any("MOVED" in str(reply) for reply in replies):
+            session = channel.session
+            channel.drop()
+            channel._driver._connect(channel, timeout)
+            channel.session = session
+            return real(channel, commands, timeout, *rest)
+        return replies
+
+    monkeypatch.setattr(SyncClusterChannel, "exchange", exchange)
 
 
 @mutant(

@@ -46,6 +46,14 @@ class Twin(ABC):
     def get_many(self, keys: Sequence[str]) -> dict[str, Snapshot | None]: ...
 
     @abstractmethod
+    def get_each(
+        self, keys: Sequence[str], fields: Sequence[str] | None = None
+    ) -> dict[str, Snapshot | None]: ...
+
+    @abstractmethod
+    def keys(self, prefix: str = "") -> list[str]: ...
+
+    @abstractmethod
     def update(self, key: str, function: Callable[[Doc], object]) -> Snapshot: ...
 
     @abstractmethod
@@ -92,6 +100,14 @@ class SyncTwin(Twin):
     def get_many(self, keys: Sequence[str]) -> dict[str, Snapshot | None]:
         return self.store.get_many(keys)
 
+    def get_each(
+        self, keys: Sequence[str], fields: Sequence[str] | None = None
+    ) -> dict[str, Snapshot | None]:
+        return self.store.get_each(keys, fields)
+
+    def keys(self, prefix: str = "") -> list[str]:
+        return list(self.store.keys(prefix))
+
     def update(self, key: str, function: Callable[[Doc], object]) -> Snapshot:
         return self.store.update(key, function)
 
@@ -131,6 +147,17 @@ class AsyncTwin(Twin):
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Snapshot | None]:
         return self._wait(self.store.get_many(keys))
+
+    def get_each(
+        self, keys: Sequence[str], fields: Sequence[str] | None = None
+    ) -> dict[str, Snapshot | None]:
+        return self._wait(self.store.get_each(keys, fields))
+
+    def keys(self, prefix: str = "") -> list[str]:
+        async def listed() -> list[str]:
+            return [key async for key in self.store.keys(prefix)]
+
+        return self._wait(listed())
 
     def update(self, key: str, function: Callable[[Doc], object]) -> Snapshot:
         return self._wait(self.store.update(key, function))

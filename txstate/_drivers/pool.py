@@ -32,7 +32,10 @@ class Place:
         hot: whether the signature that it was taken for has been asked for lately.
         origin: the pool that made it: a forked child has another one.
         peer: what it is, or was last, connected to, where that can change.
+        node: of a cluster, that it is, or was last, connected to; None: there is no cluster.
     """
+
+    node: Hashable = None
 
     def __init__(self) -> None:
         self.session: Session | None = None

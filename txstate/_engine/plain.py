@@ -1,4 +1,4 @@
-"""What a store does outside of transactions: reading, listing keys, and resolving a token.
+"""What a store does outside of transactions: reading, and resolving a token.
 
 Each is one round trip that can be repeated, so a passing failure is met by trying again until the deadline.
 """
@@ -50,16 +50,12 @@ def get_many(
         CodecError: the version in a hash is none.
         ServerRefused, StoreUnavailable: as documented there.
     """
-    guard = _Outside()
-    records = [Record(key, guard) for key in dict.fromkeys(keys)]
-    reads = [read_of(record, settings.redis_key(record.key), record.missing(fields)) for record in records]
+    records, reads = reading(settings, keys, fields)
     if reads:
         slot = settings.slot(read.key for read in reads)
-        yield from _repeated(
-            settings, lambda channel, timeout: _read(settings, channel, reads, timeout), slot
-        )
+        yield from repeated(settings, lambda channel, timeout: _read(settings, channel, reads, timeout), slot)
     settings.counters.add(reads=1)
-    return {record.key: record.snapshot(record.version) if record.existed else None for record in records}
+    return snapshots(records)
 
 
 def ttl(settings: Settings, key: str) -> Steps[float | None]:
@@ -70,37 +66,9 @@ def ttl(settings: Settings, key: str) -> Steps[float | None]:
     """
     read = TTLRead(key, settings.redis_key(key))
     slot = settings.slot([key])
-    yield from _repeated(settings, lambda channel, timeout: _read(settings, channel, [read], timeout), slot)
+    yield from repeated(settings, lambda channel, timeout: _read(settings, channel, [read], timeout), slot)
     settings.counters.add(reads=1)
     return None if read.left is None else read.left / 1000
-
-
-def scan(settings: Settings, prefix: str, cursor: int) -> Steps[tuple[int, list[str]]]:
-    """One page of the documents' keys.
-
-    Args:
-        settings: the store's.
-        prefix: what the keys start with.
-        cursor: 0 at first, then what the page before returned.
-
-    Returns:
-        The next cursor, 0 at the end; and the keys, some of them perhaps seen before.
-
-    Raises:
-        ServerRefused, StoreUnavailable: as documented there.
-    """
-    pattern = b"".join(
-        b"\\" + bytes([c]) if c in b"*?[]\\^-" else bytes([c]) for c in settings.redis_key(prefix)
-    )
-    command: Command = ("SCAN", b"%d" % cursor, "MATCH", pattern + b"*", "COUNT", "500", "TYPE", "hash")
-    replies = yield from _repeated(
-        settings, lambda channel, timeout: _exchange(settings, channel, [command], timeout)
-    )
-    following, names = _required(replies[0], "listing keys")
-    skipped = len(settings.namespace)
-    keys = [name.decode(errors="surrogateescape")[skipped:] for name in names]
-    reserved = settings.reserved[skipped:]
-    return int(following), [key for key in keys if not key.startswith(reserved)]
 
 
 def resolve_token(settings: Settings, token: str) -> Steps[Resolution]:
@@ -132,13 +100,13 @@ def resolve_token(settings: Settings, token: str) -> Steps[Resolution]:
 def _read(settings: Settings, channel: Channel, reads: Sequence[Read], timeout: float) -> Steps[None]:
     """Read in one MULTI/EXEC: one moment for all, expiries included."""
     session = channel.session
-    assert session is not None  # noqa: S101 - `_repeated` connects
+    assert session is not None  # noqa: S101 - `repeated` connects
     before: list[Command] = [("UNWATCH",)] if session.watching else []
     asked = [command for read in reads for command in read.commands()]
     role = [session.role] if session.role is not None else []
     atomic = len(asked) > 1
     commands = [*before, *([("MULTI",), *asked, ("EXEC",)] if atomic else asked), *role]
-    replies = yield from _exchange(settings, channel, commands, timeout)
+    replies = yield from exchange(settings, channel, commands, timeout)
     if role:
         name = role_of(replies[-1])
         if name is not None:
@@ -147,14 +115,20 @@ def _read(settings: Settings, channel: Channel, reads: Sequence[Read], timeout: 
     if atomic:
         session.watching = False
         for queued in answers[: len(asked) + 1]:
-            _required(queued, f"reading {', '.join(repr(read.key) for read in reads)}")
-        answers = _required(answers[len(asked) + 1], "reading")
-    yield from _take(settings, channel, reads, answers, timeout)
+            required(queued, f"reading {', '.join(repr(read.key) for read in reads)}")
+        answers = required(answers[len(asked) + 1], "reading")
+    yield from take(settings, channel, reads, answers, timeout)
 
 
-def _take(
+def take(
     settings: Settings, channel: Channel, reads: Sequence[Read], answers: Sequence[object], timeout: float
 ) -> Steps[None]:
+    """Hand each read its answers.
+
+    Raises:
+        WrongType, CodecError, ServerRefused: as documented there.
+        ReplyError: a failure that may pass.
+    """
     position = 0
     for read in reads:
         try:
@@ -164,17 +138,51 @@ def _take(
                 raise
             if error.code != "WRONGTYPE":
                 raise refusal(error, f"reading {read.key!r}", [read.key]) from error
-            (found,) = yield from _exchange(settings, channel, [("TYPE", read.name)], timeout)
-            raise WrongType(read.key, _required(found, f"reading {read.key!r}").decode()) from error
+            (found,) = yield from exchange(settings, channel, [("TYPE", read.name)], timeout)
+            raise WrongType(read.key, required(found, f"reading {read.key!r}").decode()) from error
         position += read.replies
 
 
-def _repeated(
-    settings: Settings, once: Callable[[Channel, float], Steps[T]], slot: int | None = None
+def reading(
+    settings: Settings, keys: Sequence[str], fields: Sequence[str] | None
+) -> tuple[list[Record], list[Read]]:
+    """Records for these documents, and the reads that load them.
+
+    Raises:
+        UsageError: a key can't be used.
+        CodecError: a field can't.
+    """
+    guard = _Outside()
+    records = [Record(key, guard) for key in dict.fromkeys(keys)]
+    return records, [
+        read_of(record, settings.redis_key(record.key), record.missing(fields)) for record in records
+    ]
+
+
+def snapshots(records: Sequence[Record]) -> dict[str, Snapshot | None]:
+    """What was read, by key; None for what does not exist."""
+    return {record.key: record.snapshot(record.version) if record.existed else None for record in records}
+
+
+def repeated(
+    settings: Settings,
+    once: Callable[[Channel, float], Steps[T]],
+    slot: int | None = None,
+    deadline: float | None = None,
 ) -> Steps[T]:
-    """Do it over a connection of the pool, again and again while the failures may pass and time is left."""
+    """Do it over a connection of the pool, again and again while the failures may pass and time is left.
+
+    Args:
+        settings: the store's.
+        once: does it, on a connected channel and within so many seconds.
+        slot: of a cluster, that it is about.
+        deadline: on the settings' clock, if it is a part of something longer.
+
+    Raises:
+        ServerRefused, StoreUnavailable: as documented there.
+    """
     started = settings.clock()
-    deadline = started + settings.retry.deadline
+    deadline = started + settings.retry.deadline if deadline is None else deadline
     pacing: Pacing | None = None
     channel: Channel | None = None
     attempts = 0
@@ -216,9 +224,10 @@ def _raise_final(error: Exception) -> None:
         raise refusal(error, "reading") from error
 
 
-def _exchange(
+def exchange(
     settings: Settings, channel: Channel, commands: Sequence[Command], timeout: float
 ) -> Steps[list[Any]]:
+    """Send a batch and read its replies; if anything goes wrong, the socket is not used again."""
     settings.counters.add(round_trips=1)
     try:
         replies: list[Any] = yield Send(channel, commands, timeout)
@@ -228,7 +237,7 @@ def _exchange(
     return replies
 
 
-def _required(reply: Any, doing: str) -> Any:
+def required(reply: Any, doing: str) -> Any:
     """The reply, unless it is an error."""
     if isinstance(reply, ReplyError):
         if passing(reply):

@@ -8,6 +8,18 @@ EXPIRE can be repeated, can arrive late, and works when the server is out of mem
 If the token is gone (evicted, flushed, lost in a failover), it can't tell. Then a *fence* is written in its place, which
 stops the old EXEC just as well, and the written documents are looked at: if each still has the version that was
 read, the commit was not applied. A document without a version of its own can't testify.
+
+In a cluster the token is in the slot of the documents and moves with it, and the resolver asks whoever owns the slot now.
+What it finds there holds for the old EXEC at the old owner too, because of two invariants:
+
+- A node executes an EXEC only while it owns the slot of every key in it, the token's first of all (or imports the slot,
+  has all of the keys, and was asked to by ASKING). Until the slot comes back, a late EXEC is refused by MOVED or ASK.
+- If the slot comes back, so does the token, and its arrival marks the old WATCH dirty; so had its leaving. A slot that
+  moves key by key is refilled by RESTORE, one that moves at once by replication: both touch what is watched.
+
+So once the resolver has touched the token at its owner, or has found another value in it there, the old EXEC is stopped
+everywhere. While the slot migrates, a token that has left already is answered by ASK, never by "absent": the target is
+asked then. A replica that was promoted without the token, because replication is asynchronous, is a token that is gone.
 """
 
 from __future__ import annotations
