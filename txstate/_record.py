@@ -255,15 +255,17 @@ class Record:
         Raises:
             CodecError: it can't be stored; the old value stays.
         """
-        if name not in self._values or type(name) is not str:
+        values = self._values
+        if name not in values or type(name) is not str:
             encode_name(name, key=self.key)
             name = plain_name(name, key=self.key)
         copy = normalize(value, key=self.key, field=name)
         self._touched[name] = None
         # `doc["x"] += [1]` assigns the live list to itself: what was handed out must stay live
-        if value is not self._values.get(name, MISSING):
-            self._values[name] = copy
-        self.pending.pop(name, None)
+        if value is not values.get(name, MISSING):
+            values[name] = copy
+        if self.pending:
+            self.pending.pop(name, None)
         self.exists = True
 
     def remove(self, name: str) -> None:

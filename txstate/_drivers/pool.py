@@ -164,10 +164,12 @@ class Pool(Generic[C, W]):
             return None
         if self._waiting:
             return self._waiting.popleft()
-        signature = channel.armed
-        if signature is None:
+        session = channel.session
+        armed = None if session is None else session.armed
+        if armed is None:
             self._shelve(channel)
             return None
+        signature = armed.signature
         former = self._armed.pop(signature, None)
         self._armed[signature] = channel
         if former is None and len(self._armed) > _ARMED:

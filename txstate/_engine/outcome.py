@@ -118,10 +118,9 @@ def verdict(
 
 
 def _first_error(replies: Sequence[object]) -> ReplyError | None:
-    for reply in replies:
-        if isinstance(reply, ReplyError):
-            return reply
-    return None
+    if ReplyError not in map(type, replies):
+        return None
+    return next(reply for reply in replies if isinstance(reply, ReplyError))
 
 
 def because(answer: ReplyError) -> ReplyError:
