@@ -335,6 +335,17 @@ def test_the_first_conflict_claims_nothing_and_later_ones_do() -> None:
     assert holder == claims_of(wire)[3][0][2], "a call claims under one name"
 
 
+def test_what_another_has_claimed_is_not_left_armed_by_who_only_reads() -> None:
+    """Else the next call would give way to a claim that was seen before it began."""
+    wire = armed()
+    wire.settings = replace(wire.settings, patience=0)
+    wire.strings[b"__txstate__:claim:a"] = b"another"
+    assert wire.transact(read_one) == 1
+    del wire.strings[b"__txstate__:claim:a"]
+    assert wire.transact(read_one) == 1
+    assert ["WATCH" in names(batch) for batch in wire.batches("read")] == [True, True, True]
+
+
 def test_a_winner_takes_its_claim_back_with_its_commit() -> None:
     wire = contended(2)
     wire.transact(add_one)

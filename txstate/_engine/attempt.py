@@ -153,7 +153,12 @@ class Attempt(Standing):
         channel = self.channel
         if channel is None or channel.session is None or not channel.hot or self.read_set.unproven:
             return
-        plain = not self._ttls and not self.documents.widened and not self.read_set.volatile()
+        plain = (
+            not self.read_set.claimed
+            and not self._ttls
+            and not self.documents.widened
+            and not self.read_set.volatile()
+        )
         # A claim belongs to this call; the read set that holds it must not become another's.
         if plain and self.claim is None and channel.session.flags:
             self.read_set.unproven = True
