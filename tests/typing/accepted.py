@@ -345,6 +345,17 @@ def opening(client: redis.Redis, on_event: Callable[[txstate.Event], None]) -> N
     Store(client=client, on_event=listen)
 
 
+def durability(store: Store, level: txstate.Durability) -> None:
+    Store("redis://host:6379/0", durability=txstate.Replicas(1))
+    durable = store.options(durability=txstate.Fsync(local=True, replicas=1, timeout=2))
+    assert_type(durable.options(durability=None).options(durability=level), Store)
+    try:
+        durable.put("k", {"n": 1})
+    except txstate.NotDurable as error:
+        assert_type(error.replicas, int | None)
+        assert_type(error.local, bool | None)
+
+
 async def opening_async(client: redis.asyncio.Redis) -> None:
     async with AsyncStore("state/", fsync="everysec") as store:
         assert_type(store, AsyncStore)

@@ -205,6 +205,7 @@ def opening(store: Store) -> None:
     Store("state/", "app:")  # wrong
     Store(fsync="never")  # wrong
     Store(retry=3)  # wrong
+    Store(durability="always")  # wrong
     Store(timeout="5")  # wrong
     Store(on_event=5)  # wrong
     Store(on_event=lambda: None)  # wrong
