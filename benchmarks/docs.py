@@ -48,7 +48,7 @@ def filled(page: str, results: Results) -> str:
 def markdown(table: Table) -> str:
     """As GitHub renders it."""
     if not table.rows:
-        return "None.\n"
+        return "Nothing.\n"
     aligned = [":--", *["--:"] * (len(table.heads) - 1)]
     return "".join("| " + " | ".join(row) + " |\n" for row in (table.heads, aligned, *table.rows))
 

@@ -31,7 +31,7 @@ _CLEAR: Final = 1.05
 
 def tables(results: Results) -> list[Table]:
     """All tables of a run; those without anything to say have no rows."""
-    found = [table for name in results.about["titles"] for table in grids(results, name)]
+    found = list(grids(results))
     found += [_think(results), _memory(results), _rivals(results), _wrong(results)]
     found += [_skipped(results), _targets(results), _peers(results), _where(results)]
     return found

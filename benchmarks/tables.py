@@ -92,10 +92,9 @@ _OWN: Final = {
 """Which peer is the 1 in a scenario's ratios, where it is not plain txstate."""
 
 
-def grids(results: Results, scenario: str) -> Iterator[Table]:
-    """The tables of a scenario: peers down, cases across; none for a scenario that has a form of its own."""
-    if scenario in _GRIDS and any(results.of(scenario)):
-        column, values = _GRIDS[scenario]
+def grids(results: Results) -> Iterator[Table]:
+    """The tables with peers down and cases across; without rows where nothing was measured."""
+    for scenario, (column, values) in _GRIDS.items():
         for value in values:
             yield _grid(results, scenario, column, value)
 
@@ -123,7 +122,7 @@ def _grid(results: Results, scenario: str, column: Callable[[Case], str], value:
             row.append(_ratio(there, ours, value))
         rows.append((*row, _spread(there.values(), value.figure)))
     comparison = [_COMPARISON[bool(value.more)]] if compared else []
-    title = results.about["titles"][scenario]
+    title = results.about["titles"].get(scenario, scenario)
     return Table(scenario + value.suffix, title, (value.label, *columns, *comparison, "spread"), tuple(rows))
 
 

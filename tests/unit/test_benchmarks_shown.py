@@ -155,7 +155,7 @@ def test_places_of_a_page_are_filled_and_nothing_else_changes() -> None:
     filled = docs.filled(page, found)
     assert filled == (
         "# A\n<!-- table: uncontended -->\n| microseconds (median) | tcp, same | spread |\n| :-- | --: | --: |\n"
-        "| txstate | 40.0 | ±0% |\n<!-- end -->\nprose\n<!-- table: rivals -->\nNone.\n<!-- end -->\n"
+        "| txstate | 40.0 | ±0% |\n<!-- end -->\nprose\n<!-- table: rivals -->\nNothing.\n<!-- end -->\n"
     )
     assert docs.filled(filled, found) == filled
     with pytest.raises(KeyError):
