@@ -16,7 +16,7 @@ if importlib.util.find_spec("benchmarks") is None:
     # At the end, so that an installed txstate stays the one that is tested.
     sys.path.append(str(Path(__file__).parents[2]))
 
-from benchmarks import machine, peers, scenarios, targets
+from benchmarks import machine, peers, scenarios, servers, targets
 from benchmarks.load import Done, Job, work
 from benchmarks.peers.base import Peer, Place
 from benchmarks.results import Case, Measured, Results, Round
@@ -306,6 +306,16 @@ def test_a_missing_server_is_skipped_and_said_so(monkeypatch: pytest.MonkeyPatch
     assert list(results.of("uncontended")) == []
     assert results.skipped["memory"] == "not installed: on purpose"
     assert [name for name in results.skipped if "txstate" in name]
+
+
+def test_where_postgresql_is_not_installed_that_is_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "_POSTGRES", ())
+    monkeypatch.setenv("PATH", "")
+    with (
+        servers.Servers(()) as none,
+        pytest.raises(MissingError, match="PostgreSQL's server is not installed"),
+    ):
+        none.place("postgres", "tcp")
 
 
 def test_a_failing_peer_leaves_what_was_measured_and_the_others_alone(
