@@ -138,6 +138,31 @@ def test_the_two_commands_can_be_found(readme: str) -> None:
     assert stress < tests
 
 
+def named_tests(text: str) -> list[str]:
+    """The tests that are named, as pytest takes them."""
+    return re.findall(r"`(tests/[\w/.]+::\w+)`", text)
+
+
+def missing_tests(names: list[str]) -> list[str]:
+    """Those that there are not."""
+    missing = []
+    for name in names:
+        path, _, function = name.partition("::")
+        file = ROOT / path
+        if not file.exists() or not re.search(rf"^def {function}\(", file.read_text(), re.MULTILINE):
+            missing.append(name)
+    return missing
+
+
+def test_every_promise_names_tests_that_exist(readme: str) -> None:
+    shown = [line for line in readme.splitlines() if line.startswith("| ") and named_tests(line)]
+    promises = re.findall(r"^\| (P\d) \| \*\*", readme, re.MULTILINE)
+    assert len(promises) >= 7
+    assert set(promises) <= {line.split()[1] for line in shown}
+    assert missing_tests(named_tests(readme)) == []
+    assert missing_tests(["tests/unit/test_gone.py::test_it", "tests/unit/test_resp.py::test_gone"]) != []
+
+
 SAMPLE = f"""
 # A project
 
