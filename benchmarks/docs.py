@@ -16,6 +16,8 @@ from benchmarks.results import FOLDER, Results
 from benchmarks.summaries import tables
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from benchmarks.tables import Table
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -41,7 +43,16 @@ def filled(page: str, results: Results) -> str:
     Raises:
         KeyError: it has a place for a table that there is none of.
     """
-    texts = {table.name: markdown(table) for table in tables(results)}
+    return fill(page, tables(results))
+
+
+def fill(page: str, made: Iterable[Table]) -> str:
+    """The page with these tables in their places.
+
+    Raises:
+        KeyError: it has a place for a table that is not among them.
+    """
+    texts = {table.name: markdown(table) for table in made}
     return _PLACE.sub(lambda found: f"{found[1]}{texts[found[2]]}{found[3]}", page)
 
 

@@ -54,13 +54,14 @@ class Servers:
     Args:
         cpus: where servers run; none: anywhere.
         binary: of Redis or Valkey; None: the one that txstate embeds.
+        options: more arguments for it.
 
     Attributes:
         versions: what each program said of itself, by kind of server.
     """
 
-    def __init__(self, cpus: tuple[int, ...], binary: str | None = None) -> None:
-        self._cpus = cpus
+    def __init__(self, cpus: tuple[int, ...], binary: str | None = None, options: Sequence[str] = ()) -> None:
+        self._cpus, self._options = cpus, options
         self._binary = binary or str(find_server())
         self._folder = Path(
             tempfile.mkdtemp(prefix="txb-")
@@ -125,6 +126,7 @@ class Servers:
         self._ask("redis", self._binary)
         command = [self._binary, "--port", str(port), "--bind", "127.0.0.1", "--unixsocket", str(unix)]
         command += ["--dir", str(self._folder), "--save", "", "--appendonly", "no", "--daemonize", "no"]
+        command += self._options
         self._launch(command, lambda: _answers(unix, b"PING\r\n"))
         self._redis_port = port
         self._places["redis", "tcp", 0.0] = Place("tcp", f"redis://127.0.0.1:{port}/0")

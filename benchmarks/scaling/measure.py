@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _WARM_UP: Final = 300
 _FIELDS: Final = 10
+TWO_OF_MANY: Final = "transfer between two of many"
 _MANY: Final = 10_000
 """Documents of a load whose keys hardly ever repeat, so that no connection is armed for them."""
 
@@ -86,7 +87,7 @@ def costs(url: str, nodes: Sequence[redis.Redis], *, seconds: float, tag: Callab
         return [
             _cost("update of one document, again and again", store, nodes, seconds, lambda: store.update(pair(0)[0], _deposit)),
             _cost("transfer between two, again and again", store, nodes, seconds, lambda: store.run(_move, *pair(0))),
-            _cost("transfer between two of many", store, nodes, seconds, lambda: store.run(_move, *pair(chance.randrange(_MANY)))),
+            _cost(TWO_OF_MANY, store, nodes, seconds, lambda: store.run(_move, *pair(chance.randrange(_MANY)))),
             _cost("get of one document", store, nodes, seconds, lambda: store.get(pair(0)[0])),
         ]  # fmt: skip
 
