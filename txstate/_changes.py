@@ -64,6 +64,29 @@ class Changes(NamedTuple):
             after.update(dict.fromkeys(self.unset))
         return after
 
+    def then(self, later: Changes) -> Changes:
+        """Both as one: what leads where these do, and then the later ones.
+
+        Fields that were set and then removed stay among those to remove, whether or not they are stored.
+        """
+        if later.delete_first:
+            return later
+        values = dict(zip(self.set[::2], self.set[1::2], strict=True))
+        removed = dict.fromkeys(self.unset)
+        for name, value in zip(later.set[::2], later.set[1::2], strict=True):
+            values[name] = value
+            removed.pop(name, None)
+        for name in later.unset:
+            values.pop(name, None)
+            removed[name] = None
+        return Changes(
+            self.delete_first,
+            set=tuple(part for item in values.items() for part in item),
+            unset=tuple(removed),
+            exists=later.exists,
+            ttl=self.ttl if later.ttl is KEEP else later.ttl,
+        )
+
 
 def difference(
     before: Mapping[bytes, bytes | None],

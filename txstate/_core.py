@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from txstate import durability as levels
 from txstate._docs import KEEP, Keep
+from txstate._drivers.fork import forget_in_children
+from txstate._engine.group import Groups
 from txstate._engine.settings import Settings
 from txstate._engine.slots import check_namespace
 from txstate._target import PRIVATE, Policy, Private, Target, target_of
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from txstate._drivers.aio import AsyncDriver
     from txstate._drivers.sync import SyncDriver
+    from txstate._effects import Mailbox
     from txstate.durability import Durability
     from txstate.embedded import EmbeddedServer
     from txstate.events import Event, Stats
@@ -74,6 +78,7 @@ class StoreBase(Generic[D]):
 
     _asynchronous: ClassVar[bool]
     _interruptions: ClassVar[tuple[type[BaseException], ...]]
+    _mailbox: ClassVar[type[Mailbox]]
 
     def __init__(
         self,
@@ -125,7 +130,11 @@ class StoreBase(Generic[D]):
 
     def _open(self, target: Target, max_connections: int, options: dict[str, Any]) -> None:
         self._core: Core[D] = Core(target, max_connections)
-        self._settings = Settings(interruptions=self._interruptions, clustered=target.clustered, **options)
+        groups = Groups(threading.Lock, self._mailbox)
+        forget_in_children(groups)
+        self._settings = Settings(
+            interruptions=self._interruptions, clustered=target.clustered, groups=groups, **options
+        )
         if target.clustered:
             check_namespace(self._settings.namespace)
         self._is_view = False

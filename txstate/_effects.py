@@ -74,6 +74,13 @@ class Channel(Protocol):
         """
 
 
+class Mailbox(Protocol):
+    """Where one call waits for the others of its process. Made by the driver, as it is the one that waits."""
+
+    def put(self) -> None:
+        """Wake who waits, or who will wait next. Never blocks; may be called by any thread of the driver's."""
+
+
 class Acquire(NamedTuple):
     """Wait for a channel of the pool, best the one armed for this signature.
 
@@ -120,7 +127,18 @@ class Sleep(NamedTuple):
     seconds: float
 
 
-Effect: TypeAlias = Acquire | Connect | Send | Call | Sleep
+class Park(NamedTuple):
+    """Wait until something is put into the mailbox. Results in whether it was, within `timeout` seconds.
+
+    It tells no more than that it is worth looking: what has changed stands elsewhere, so that nothing is lost with an
+    interruption.
+    """
+
+    mailbox: Mailbox
+    timeout: float
+
+
+Effect: TypeAlias = Acquire | Connect | Send | Call | Sleep | Park
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 

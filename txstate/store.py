@@ -17,9 +17,10 @@ from txstate._core import StoreBase
 from txstate._docs import KEEP, Doc, Keep
 from txstate._drivers.aio import AsyncDriver
 from txstate._drivers.kinds import async_driver, sync_driver
+from txstate._drivers.mailbox import AsyncMailbox, SyncMailbox
 from txstate._drivers.sync import SyncDriver
 from txstate._engine import everywhere, plain
-from txstate._engine.commit import explain
+from txstate._engine.doubt import explain
 from txstate._engine.transaction import transact
 from txstate.errors import UsageError, VersionMismatch
 from txstate.tx import AsyncTx, Tx, listed
@@ -53,6 +54,7 @@ class Store(StoreBase[SyncDriver]):
 
     _asynchronous = False
     _interruptions = (KeyboardInterrupt, SystemExit)
+    _mailbox = SyncMailbox
 
     def _start(self) -> None:
         core = self._core
@@ -296,6 +298,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
 
     _asynchronous = True
     _interruptions = (KeyboardInterrupt, SystemExit, asyncio.CancelledError)
+    _mailbox = AsyncMailbox
 
     def _start(self) -> None:
         core = self._core

@@ -20,7 +20,7 @@ from txstate._drivers.cluster import SyncClusterChannel
 from txstate._drivers.source import Source
 from txstate._drivers.sync import SyncChannel
 from txstate._effects import Constant, Lost, Send
-from txstate._engine import commit, readset, resolve
+from txstate._engine import commit, doubt, readset, resolve
 from txstate._engine.armed import Tail
 from txstate._engine.attempt import Attempt
 from txstate._engine.outcome import Committed, Conflict, Outage, verdict
@@ -171,7 +171,7 @@ def expiry_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant("HINCRBY is sent on a field that was not read", "P5", killers.payments_to_a_broken_account)
 def hincrby_on_an_unread_field(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, pending = commit._writes, dict[bytes, list[tuple[bytes, int]]]()
+    real, pending = commit._commands, dict[bytes, list[tuple[bytes, int]]]()
 
     def read_pending(attempt: Attempt) -> Steps[None]:
         yield from ()
@@ -186,7 +186,7 @@ def hincrby_on_an_unread_field(monkeypatch: pytest.MonkeyPatch) -> None:
         return [*real(*args), *increments]
 
     monkeypatch.setattr(commit, "_read_pending", read_pending)
-    monkeypatch.setattr(commit, "_writes", writes)
+    monkeypatch.setattr(commit, "_commands", writes)
 
 
 @mutant("errors inside of EXEC's array are ignored", "P5", killers.payments_that_return)
@@ -215,7 +215,7 @@ def lost_reply_taken_for_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
         yield from ()
         return Conflict()
 
-    monkeypatch.setattr(commit, "_in_doubt", in_doubt)
+    monkeypatch.setattr(commit, "in_doubt", in_doubt)
 
 
 @mutant(
@@ -225,7 +225,7 @@ def lost_reply_taken_for_a_conflict(monkeypatch: pytest.MonkeyPatch) -> None:
     killers.three_increments_under_any_fault,
 )
 def cancelled_commit_retried(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = commit._in_doubt
+    real = doubt.in_doubt
 
     def in_doubt(attempt: Attempt, lost: Lost) -> Steps[Any]:
         if isinstance(lost.cause, Exception):
@@ -233,7 +233,7 @@ def cancelled_commit_retried(monkeypatch: pytest.MonkeyPatch) -> None:
         return Outage(lost)
 
     monkeypatch.setattr(Lost, "interruption", None)
-    monkeypatch.setattr(commit, "_in_doubt", in_doubt)
+    monkeypatch.setattr(commit, "in_doubt", in_doubt)
 
 
 @mutant(

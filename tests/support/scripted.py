@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from txstate._effects import Acquire, Call, Connect, Lost, ReplyError, Send, Sleep
+from txstate._effects import Acquire, Call, Connect, Lost, Park, ReplyError, Send, Sleep
 from txstate._engine.settings import Settings
 from txstate._engine.transaction import transact
 from txstate.retry import Retry
@@ -210,6 +210,9 @@ class Wire:
         if isinstance(effect, Sleep):
             self.now += effect.seconds
             return None
+        if isinstance(effect, Park):
+            self.now += effect.timeout
+            return False
         self.now += self.latency
         if isinstance(effect, Acquire):
             self._scripted("acquire", ())

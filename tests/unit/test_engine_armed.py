@@ -167,6 +167,22 @@ def test_the_tail_s_loss_leaves_no_doubt_about_the_commit() -> None:
     wire.assert_settled()
 
 
+def test_a_commit_that_can_t_be_resolved_is_never_tried_again_though_its_snapshot_was_not_proved() -> None:
+    wire = armed()
+    wire.transact(add_one)
+
+    def applied_and_evicted(commands: Sequence[Command]) -> Sequence[object]:
+        wire.default(commands)
+        wire.strings.clear()
+        raise lost()
+
+    wire.next("commit", applied_and_evicted)
+    before = int(wire.hashes[b"a"][b"n"])
+    with pytest.raises(CommitUnknown):
+        wire.transact(add_one)
+    assert int(wire.hashes[b"a"][b"n"]) == before + 1
+
+
 def test_an_interruption_in_the_tail_leaves_no_doubt_about_the_commit_either() -> None:
     wire = armed()
     replies = [b"OK", QUEUED, QUEUED, [b"OK", 1], b"OK"]

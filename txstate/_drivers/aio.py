@@ -11,12 +11,13 @@ from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
 from txstate._drivers.wire import Replies, pack
-from txstate._effects import NOTHING, Acquire, Call, Connect, Exhausted, Lost, Send, Unreachable
+from txstate._effects import NOTHING, Acquire, Call, Connect, Exhausted, Lost, Park, Send, Unreachable
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Hashable, Sequence
 
+    from txstate._drivers.mailbox import AsyncMailbox
     from txstate._drivers.source import Source
     from txstate._effects import Command, Constant, Effect, Steps
 
@@ -201,6 +202,8 @@ class AsyncDriver:
             return await self._acquire(effect.timeout, effect.signature, effect.slot)
         if isinstance(effect, Connect):
             return await self._connect(cast("AsyncChannel", effect.channel), effect.timeout)
+        if isinstance(effect, Park):
+            return await cast("AsyncMailbox", effect.mailbox).wait(effect.timeout)
         return await asyncio.sleep(effect.seconds)
 
     async def _connect(self, channel: AsyncChannel, timeout: float) -> None:

@@ -15,13 +15,14 @@ from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
 from txstate._drivers.wire import Replies, pack
-from txstate._effects import NOTHING, Acquire, Call, Connect, Exhausted, Lost, Send, Unreachable
+from txstate._effects import NOTHING, Acquire, Call, Connect, Exhausted, Lost, Park, Send, Unreachable
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Hashable, Sequence
     from types import GeneratorType
 
+    from txstate._drivers.mailbox import SyncMailbox
     from txstate._drivers.source import Source
     from txstate._effects import Command, Constant, Effect, Steps
     from txstate.errors import UsageError
@@ -200,6 +201,8 @@ class SyncDriver:
             return self._acquire(effect.timeout, effect.signature, effect.slot)
         if isinstance(effect, Connect):
             return self._connect(cast("SyncChannel", effect.channel), effect.timeout)
+        if isinstance(effect, Park):
+            return cast("SyncMailbox", effect.mailbox).wait(effect.timeout)
         return time.sleep(effect.seconds)
 
     def _connect(self, channel: SyncChannel, timeout: float) -> None:

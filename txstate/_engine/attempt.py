@@ -13,7 +13,8 @@ from txstate._docs import Record
 from txstate._effects import NOTHING, Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
 from txstate._engine.armed import Armed, Spare, Tail, Wanted, signature_of
 from txstate._engine.documents import Documents
-from txstate._engine.outcome import Conflict, GiveWay, Outage, failure, refusal
+from txstate._engine.group import meet, wait_for_turn
+from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, failure, refusal
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
 from txstate._engine.session import FieldTTLs, connect
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
     from txstate._docs import Doc
     from txstate._effects import Channel, Command, Constant, Steps
     from txstate._engine.claims import Claim
+    from txstate._engine.group import Member
     from txstate._engine.resolve import Evidence, Finding
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
+    from txstate._engine.writeset import Write
     from txstate.errors import CommitUnknown
 
 
@@ -52,9 +55,15 @@ class Attempt(Standing):
         signature: the first thing that this call asked for; armed sockets are found by it.
         claim: what this call claims its keys with, if it does.
         gives_way: whether another's claim ends the attempt.
+        member: its call's place among those of this process that want the same; None: it is on its own.
+        apart: whether it has to be.
+        writes: what its function has changed, once it has come to its end.
     """
 
     # What few attempts come to have.
+    member: Member | None = None
+    apart = False
+    writes: Sequence[Write] = ()
     doubt: Evidence | None = None
     finding: Finding | None = None
     written: tuple[str, ...] = ()
@@ -75,9 +84,13 @@ class Attempt(Standing):
         signature: Hashable = None,
         claim: Claim | None = None,
         gives_way: bool = True,
+        member: Member | None = None,
+        apart: bool = False,
     ) -> None:
         self.settings, self.number, self.deadline = settings, number, deadline
         self.channel, self.signature, self.slot = channel, signature, slot
+        if member is not None or apart:
+            self.member, self.apart = member, apart
         self.callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.documents = Documents(self)
         self.claim, self.gives_way = claim, gives_way
@@ -202,6 +215,9 @@ class Attempt(Standing):
             self._settle(wanted)
         if self.signature is None and wanted:
             self.signature = signature_of(self.settings, wanted)
+        waits = meet(self, wanted)
+        if waits is not None and (yield from wait_for_turn(self, waits)):
+            return
         try:
             channel: Channel = yield Acquire(self.left(), self.signature, self.slot)
         except Exhausted as error:
@@ -272,7 +288,7 @@ class Attempt(Standing):
         """End it, and count it. Returns the channel, if it was not released, for the next attempt."""
         if self.state is not State.COMMITTED:
             self.settings.counters.add(
-                attempts=type(self.verdict) is not GiveWay, round_trips=self._round_trips
+                attempts=not isinstance(self.verdict, (GiveWay, Apart)), round_trips=self._round_trips
             )
         elif self.written:
             self.settings.counters.add(attempts=1, round_trips=self._round_trips, commits=1)

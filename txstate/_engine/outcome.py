@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from txstate._effects import ReplyError
 from txstate.errors import CrossSlotError, ServerRefused, TxStateError
@@ -66,10 +66,30 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Apart:
+    """Not applied: the attempt of another call, which was to carry this one, can't.
+
+    Attributes:
+        for_good: nor will later ones: the call goes on by itself.
+    """
+
+    for_good: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Partial:
     """Some commands were executed and some were not: the server did not keep MULTI's contract."""
 
     replies: Sequence[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Whoever committed could not find out what became of it: each call that it carried has to ask for itself."""
+
+
+Shared: TypeAlias = Committed | Conflict | Outage | Apart | Partial | Unresolved
+"""What a commit comes to for the calls that it carried."""
 
 
 def passing(error: ReplyError) -> bool:

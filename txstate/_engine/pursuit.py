@@ -12,7 +12,8 @@ from txstate import events
 from txstate._effects import Exhausted, TooLate
 from txstate._engine.attempt import Attempt
 from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM, Claim
-from txstate._engine.outcome import Conflict, GiveWay, Outage, Refused
+from txstate._engine.group import is_carried, leads
+from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, Refused
 from txstate._engine.settings import logger
 from txstate._engine.state import State
 from txstate.errors import ConflictError, StoreUnavailable
@@ -35,6 +36,7 @@ class Pursuit:
     _holder: str | None = None
     _claim: Claim | None = None
     _gave_way = 0
+    _apart = False
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -47,12 +49,12 @@ class Pursuit:
         return Attempt(self._settings, 1, self.deadline, None)
 
     def following(self, attempt: Attempt) -> Attempt:
-        """The attempt after one that came to nothing; giving way doesn't count as one.
+        """The attempt after one that came to nothing; giving way, or to be set apart, doesn't count as one.
 
         After an outage the place in the pool is kept, so that the next attempt connects anew: other idle sockets may
         be as stale as this one was.
         """
-        counts = not isinstance(attempt.verdict, GiveWay)
+        counts = not isinstance(attempt.verdict, GiveWay | Apart)
         self._began = self._settings.clock()
         return Attempt(
             self._settings,
@@ -63,6 +65,8 @@ class Pursuit:
             signature=attempt.signature,
             claim=self._claim,
             gives_way=self._gave_way < self._settings.patience,
+            member=attempt.member if leads(attempt) else None,
+            apart=self._apart,
         )
 
     @property
@@ -87,7 +91,7 @@ class Pursuit:
                 events.FellShort(keys=attempt.written, replicas=shortfall.replicas, local=shortfall.local)
             )
 
-    def pause_after(self, outcome: Conflict | GiveWay | Outage | Refused, attempt: Attempt) -> float:
+    def pause_after(self, outcome: Conflict | GiveWay | Outage | Apart | Refused, attempt: Attempt) -> float:
         """Seconds to wait before the next attempt.
 
         Raises:
@@ -95,6 +99,9 @@ class Pursuit:
         """
         if isinstance(outcome, Refused):
             raise outcome.error
+        if isinstance(outcome, Apart):
+            self._apart = self._apart or outcome.for_good
+            return 0.0
         if self._pacing is None:
             self._pacing = Pacing(self._settings.retry, self._started, self._settings.clock)
         if isinstance(outcome, GiveWay):
@@ -139,7 +146,7 @@ class Pursuit:
         pause = pacing.after_conflict(error)
         if pause is None or self._settings.clock() + pause >= self.deadline:
             raise self._conflict(attempt)
-        return pause
+        return 0.0 if is_carried(attempt) else pause  # to wait for the next turn is no contention
 
     def _stake(self, conflicts: int) -> None:
         """From some conflicts on, claim the keys; the lease suits the time that the last attempt took."""

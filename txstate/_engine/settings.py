@@ -16,6 +16,7 @@ from txstate.retry import Retry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from txstate._engine.group import Groups
     from txstate.durability import Durability
     from txstate.events import Event
 
@@ -41,6 +42,7 @@ class Settings:
         on_event: called with every event.
         counters: where to count.
         clustered: whether the data is spread over the slots of a cluster.
+        groups: which calls share attempts; None: none do.
         patience: how many times one call gives way to another's claim, at most.
         shortest_lease: seconds that a claim lasts, at least.
         interruptions: what is raised into a call from outside, and leaves it as itself.
@@ -59,6 +61,7 @@ class Settings:
     on_event: Callable[[Event], object] | None = None
     counters: Counters = field(default_factory=Counters)
     clustered: bool = False
+    groups: Groups | None = None
     patience: int = 40
     shortest_lease: float = 0.02
     interruptions: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)

@@ -9,7 +9,7 @@ from txstate._engine.documents import OVER
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
-    from txstate._engine.outcome import Conflict, GiveWay, Outage
+    from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage
 
 
 class State(enum.Enum):
@@ -38,7 +38,7 @@ class Standing:
     """
 
     state = State.RUNNING
-    verdict: Conflict | GiveWay | Outage | None = None
+    verdict: Conflict | GiveWay | Outage | Apart | None = None
 
     @property
     def in_function(self) -> bool:
@@ -55,7 +55,7 @@ class Standing:
         if self.state is not State.RUNNING:
             self.refuse()
 
-    def condemn(self, verdict: Conflict | GiveWay | Outage) -> Condemned:
+    def condemn(self, verdict: Conflict | GiveWay | Outage | Apart) -> Condemned:
         """End the attempt; the caller raises what is returned."""
         if self.state is State.RUNNING:
             self.state, self.verdict = State.CONDEMNED, verdict

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from txstate import events
 from txstate._effects import Call, Sleep
-from txstate._engine.commit import commit, interrupted
-from txstate._engine.outcome import Committed, Conflict, GiveWay, Outage, Refused
+from txstate._engine.carried import abide, carried, tell
+from txstate._engine.commit import commit
+from txstate._engine.doubt import interrupted
+from txstate._engine.group import is_carried
+from txstate._engine.outcome import Apart, Committed, Conflict, GiveWay, Outage, Refused
 from txstate._engine.pursuit import Pursuit
 from txstate._engine.settings import logger
 from txstate._engine.state import Condemned, State
@@ -54,11 +57,13 @@ def transact(
     try:
         while True:
             outcome, result = yield from _once(attempt, body, wanted, call)
+            tell(attempt, outcome)
             if isinstance(outcome, Committed):
                 call.committed(attempt, outcome.shortfall)
                 if finish is not None:
                     result = finish(attempt, result)
                 attempt.release()
+                _leave(attempt)
                 yield from _call_back(attempt)
                 shortfall = outcome.shortfall
                 break
@@ -72,13 +77,16 @@ def transact(
     except GeneratorExit:
         raise
     except settings.interruptions as interruption:
+        yield from abide(attempt, interruption)
         yield from interrupted(attempt, interruption)
     except TxStateError as error:
         call.give_up(error, attempt)
         raise
     finally:
+        tell(attempt)
         attempt.release()
         attempt.end()
+        _leave(attempt)
     if shortfall is not None:
         raise shortfall.error(result)
     return result
@@ -86,7 +94,7 @@ def transact(
 
 def _once(
     attempt: Attempt, body: Callable[[Attempt], Any], wanted: Wanted, call: Pursuit
-) -> Steps[tuple[Committed | Conflict | GiveWay | Outage | Refused, Any]]:
+) -> Steps[tuple[Committed | Conflict | GiveWay | Outage | Apart | Refused, Any]]:
     """One attempt, up to its outcome."""
     try:
         if wanted:
@@ -112,12 +120,25 @@ def _once(
 
 def _current(attempt: Attempt) -> Steps[bool]:
     """Whether what a function raised may leave: what it had read was current during this call."""
+    if attempt.doubt is not None or attempt.in_part is not None:
+        return True  # it is the commit that says so, and whatever was read counts no more
     try:
+        if is_carried(attempt):
+            outcome = yield from carried(attempt)
+            if not isinstance(outcome, Committed):
+                attempt.condemn(outcome)
+                return False
         yield from attempt.prove()
     except Condemned:
         return False
     attempt.rearm()
     return True
+
+
+def _leave(attempt: Attempt) -> None:
+    """The call needs the others no more, nor they its connection."""
+    if attempt.member is not None:
+        attempt.member.leave()
 
 
 def _call_back(attempt: Attempt) -> Steps[None]:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from txstate._drivers.pool import Pool
-from txstate._effects import Acquire, Call, Connect, Send
+from txstate._effects import Acquire, Connect, Send, Sleep
 from txstate.errors import UsageError
 from txstate.store import AsyncStore, Store
 from txstate.testing._driver import Abandoned, AsyncSteppedDriver, Channel, Step, SteppedDriver
@@ -80,6 +80,7 @@ class Actor:
                 store._settings,  # noqa: SLF001 - as above
                 clock=self._clock,
                 random_id=self._random_id,
+                groups=None,
                 patience=1,
                 shortest_lease=_LEASE,
             )
@@ -111,7 +112,7 @@ class Actor:
             return self._pool.take(effect.signature)
         if isinstance(effect, Connect):
             return cast("Channel", effect.channel).connect(effect.timeout)
-        assert not isinstance(effect, Call)  # noqa: S101 - the drivers call
+        assert isinstance(effect, Sleep)  # noqa: S101 - calls are the drivers', and nobody shares an attempt
         self.now += effect.seconds
         return None
 

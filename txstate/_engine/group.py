@@ -1,0 +1,360 @@
+"""Group commit: calls of one process that want the same documents at once share an attempt.
+
+The first call *leads*: it has the connection. Others that begin with the same reads wait until its function has run;
+then the turn passes from one to the next (`relay`), each in its own thread or task, and one EXEC commits for all. Who comes
+while it is on its way waits for the next one, which the first of them leads. A call on its own pays for an entry in a
+dict.
+
+Nobody waits for long for a function of somebody else, which may be slow, or itself wait for a lock that a waiting
+caller holds: the leader takes the turn back, and who waits for the leader goes on by itself. Both decide only who
+commits together; what is promised does not depend on it.
+
+What others may change of a member is changed under the registry's lock, one store at a time. An interruption between
+two of them delays somebody by `PATIENCE`, and does no other harm.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Final
+
+from txstate._effects import Park
+from txstate._engine.armed import signature_of
+from txstate._engine.outcome import Apart
+from txstate._engine.relay import Relay
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+    from contextlib import AbstractContextManager
+
+    from txstate._docs import Record
+    from txstate._effects import Mailbox, Steps
+    from txstate._engine.armed import Wanted
+    from txstate._engine.attempt import Attempt
+    from txstate._engine.outcome import Shared
+    from txstate._engine.resolve import Evidence, Finding
+
+PATIENCE: Final = 0.1
+"""Seconds that a call waits for another one's function, at most."""
+
+_PENANCE: Final = 1.0
+"""Seconds for which calls don't wait for each other after one of them has shown that it can't share an attempt."""
+
+_REMEMBERED: Final = 256
+"""Signatures of such calls, at most."""
+
+
+class Place(enum.Enum):
+    """Where a call stands."""
+
+    LEADS = "has the connection, and commits for all"
+    WAITS = "for its turn, or to lead"
+    RUNS = "its function runs"
+    OUT = "on its own, or at its end"
+
+
+class Group:
+    """The calls that want the same documents now.
+
+    Attributes:
+        waiting: who waits, in order.
+        relay: the leader's attempt, while it carries others.
+        progress: when the last one of them got on.
+    """
+
+    __slots__ = ("progress", "relay", "waiting")
+
+    def __init__(self, now: float) -> None:
+        self.waiting: deque[Member] = deque()
+        self.relay: Relay | None = None
+        self.progress = now
+
+
+class Member:
+    """One call among those of its process that want the same documents.
+
+    Attributes:
+        place: where it stands.
+        wanted: what it began with.
+        until: its deadline.
+        group: None until there are two.
+        mailbox: where it waits; None until it has to.
+        relay: the attempt that has carried its function; None if it leads.
+        outcome: what the commit came to, for one that was carried.
+    """
+
+    place = Place.LEADS
+    group: Group | None = None
+    mailbox: Mailbox | None = None
+    relay: Relay | None = None
+    outcome: Shared | None = None
+    finding: Finding | None = None
+
+    def __init__(self, groups: Groups, signature: Hashable, wanted: Wanted, until: float) -> None:
+        self.groups, self.signature, self.wanted, self.until = groups, signature, wanted, until
+
+    @property
+    def aboard(self) -> bool:
+        """Whether its outcome is the leader's commit's."""
+        return self.outcome is not None or (self.relay is not None and self in self.relay.aboard)
+
+    def wake(self) -> None:
+        """Tell it to look where it stands."""
+        if self.mailbox is not None:
+            self.mailbox.put()
+
+    def leave(self) -> None:
+        """Its call, or its attempt on another's connection, is over: whoever waits for it goes on. May be repeated."""
+        if self.place is not Place.OUT:
+            self.groups.leave(self)
+
+    def settle(self, finding: Finding | None, outcome: Shared) -> None:
+        """Tell those that this leader's attempt has carried what its commit came to. May be repeated.
+
+        Args:
+            finding: how that was found out, if its reply was lost.
+            outcome: for each of them.
+        """
+        if self.group is None or self.group.relay is None:
+            return
+        for member in self.groups.end(self.group, self.group.relay):
+            member.finding = finding
+            member.outcome = outcome
+            member.wake()
+        self.group.relay.end()
+        self.group.relay = None
+
+
+class Groups:
+    """All groups of a store and its views.
+
+    Args:
+        lock: makes a lock.
+        mailbox: makes a mailbox.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        lock: Callable[[], AbstractContextManager[object]],
+        mailbox: Callable[[], Mailbox],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.mailbox, self.clock = mailbox, clock
+        self._make_lock = lock
+        self._lock = lock()
+        self._leaders: dict[Hashable, Member] = {}
+        self._misfits: OrderedDict[Hashable, float] = OrderedDict()
+
+    def enter(self, attempt: Attempt, wanted: Wanted) -> Member | None:
+        """Lead a group, or wait in one. None: it would not pay."""
+        # Who asks for more durability than the leader would not get it.
+        signature = attempt.settings.durability, attempt.signature
+        if self._misfits and self._is_misfit(signature):
+            return None
+        member = Member(self, signature, wanted, attempt.deadline)
+        with self._lock:
+            leader = self._leaders.setdefault(signature, member)
+            if leader is member:
+                return member
+            if leader.group is None:
+                leader.group = Group(self.clock())
+            if self.is_stalled(leader.group):
+                if leader.place is Place.LEADS and self.clock() < leader.until:
+                    return None
+                # An interruption has kept it from saying that it is over.
+                self._leaders[signature] = member
+                return member
+            member.group, member.place, member.mailbox = leader.group, Place.WAITS, self.mailbox()
+            leader.group.waiting.append(member)
+        return member
+
+    def leave(self, member: Member) -> None:
+        """See `Member.leave`."""
+        with self._lock:
+            place, member.place = member.place, Place.OUT
+            group = member.group
+            if place is Place.LEADS:
+                self._follow(member, group)
+            elif group is not None and place is Place.WAITS and member in group.waiting:
+                group.waiting.remove(member)
+            elif group is not None and group.relay is not None and group.relay.turn is member:
+                self._call(group, group.relay)
+
+    def begin(self, group: Group, relay: Relay) -> None:
+        """The leader's function has run: the turn goes to those that wait."""
+        with self._lock:
+            group.relay = relay
+            self._call(group, relay)
+
+    def end(self, group: Group, relay: Relay) -> tuple[Member, ...]:
+        """The leader's attempt is over. Returns those whose outcome is its commit's; nobody joins them any more."""
+        with self._lock:
+            relay.turn = None
+            group.progress = self.clock()
+            return relay.aboard
+
+    def pass_on(self, member: Member, attempt: Attempt) -> bool:
+        """A member's function has run, and its turn passes to the next. Returns whether it still was its turn."""
+        group, relay = member.group, member.relay
+        with self._lock:
+            if group is None or relay is None or relay.turn is not member:
+                return False
+            relay.pass_on(member, attempt.writes)
+            self._call(group, relay)
+        return True
+
+    def take_back(self, group: Group, relay: Relay, member: Member) -> None:
+        """Go on without a member whose function takes too long."""
+        with self._lock:
+            if relay.turn is member:
+                member.place = Place.OUT
+                self._call(group, relay)
+        self.set_apart(member)
+
+    def set_apart(self, member: Member) -> None:
+        """Let calls like this one not wait for each other for a while."""
+        with self._lock:
+            self._misfits[member.signature] = self.clock() + _PENANCE
+            self._misfits.move_to_end(member.signature)
+            if len(self._misfits) > _REMEMBERED:
+                self._misfits.popitem(last=False)
+
+    def is_stalled(self, group: Group) -> bool:
+        """Whether those that wait have waited long for nothing."""
+        return self.clock() - group.progress >= PATIENCE
+
+    def forget(self) -> None:
+        """Start anew in a forked child, which has only one of the parent's threads."""
+        self._lock = self._make_lock()
+        leaders, self._leaders = self._leaders, {}
+        for leader in leaders.values():
+            leader.place, group = Place.OUT, leader.group
+            if group is not None:
+                group.waiting.clear()
+                if group.relay is not None:
+                    group.relay.turn = None
+
+    def _is_misfit(self, signature: Hashable) -> bool:
+        until = self._misfits.get(signature)
+        if until is not None and self.clock() > until:
+            with self._lock:
+                self._misfits.pop(signature, None)
+            return False
+        return until is not None
+
+    def _follow(self, leader: Member, group: Group | None) -> None:
+        """Whoever waits longest leads."""
+        if self._leaders.get(leader.signature) is not leader:
+            return
+        if group is None or not group.waiting:
+            del self._leaders[leader.signature]
+            return
+        group.progress = self.clock()
+        member = group.waiting.popleft()
+        self._leaders[leader.signature] = member
+        member.place = Place.LEADS
+        member.wake()
+
+    def _call(self, group: Group, relay: Relay) -> None:
+        """Give the turn to whoever waits longest, or at the end to the leader."""
+        group.progress = self.clock()
+        member = relay.leader
+        if group.waiting and relay.has_room(group.progress):
+            member = group.waiting.popleft()
+            member.relay, member.place = relay, Place.RUNS
+        relay.turn = member
+        member.wake()
+
+
+def leads(attempt: Attempt) -> bool:
+    """Whether it commits for others that want the same."""
+    return attempt.member is not None and attempt.member.place is Place.LEADS
+
+
+def is_carried(attempt: Attempt) -> bool:
+    """Whether it runs in another call's attempt, which commits for it."""
+    return attempt.member is not None and attempt.member.relay is not None
+
+
+def meet(attempt: Attempt, wanted: Wanted) -> Member | None:
+    """Meet the other calls of this process that begin with the same.
+
+    Returns:
+        The attempt's place among them, if it has to wait.
+
+    Raises:
+        Condemned: another one's attempt carries this one, and can't give it what it wants.
+    """
+    groups, member = attempt.settings.groups, attempt.member
+    if member is not None and member.relay is not None:
+        member.leave()
+        member.groups.set_apart(member)
+        raise attempt.condemn(Apart(for_good=True))
+    if member is not None or groups is None or not wanted or attempt.apart:
+        return None
+    # A later attempt begins with all that the last one had asked for.
+    if attempt.number > 1 and signature_of(attempt.settings, wanted) != attempt.signature:
+        return None
+    member = attempt.member = groups.enter(attempt, wanted)
+    return member if member is not None and member.place is Place.WAITS else None
+
+
+def wait_for_turn(attempt: Attempt, member: Member) -> Steps[bool]:
+    """Wait to run on the result of others.
+
+    Returns:
+        True: the documents are there. False: the attempt needs a connection, because it leads, or is on its own.
+    """
+    group, mailbox = member.group, member.mailbox
+    assert group is not None  # noqa: S101 - who waits is in one
+    assert mailbox is not None  # noqa: S101 - and has one
+    try:
+        while member.place is Place.WAITS:
+            came = yield Park(mailbox, min(PATIENCE, attempt.left() / 2))
+            late = attempt.left() < PATIENCE or member.groups.is_stalled(group)
+            if late and not came:
+                member.leave()
+    except BaseException:
+        member.leave()
+        raise
+    if member.place is not Place.RUNS or member.relay is None:
+        return False
+    attempt.documents.spares = member.relay.spares(member.wanted)
+    attempt.read_set.present, attempt.read_set.time = member.relay.present, member.relay.time
+    return True
+
+
+def carry_others(attempt: Attempt, leader: Member, evidence: Callable[[], Evidence]) -> Steps[Relay | None]:
+    """Let those that wait run on what the leader's function has left, one after the other.
+
+    Returns:
+        All of it; None: nobody waits, or they can't be carried.
+    """
+    group, groups = leader.group, leader.groups
+    if group is None or leader.place is not Place.LEADS or not group.waiting or attempt.read_set.volatile():
+        return None
+    read: dict[str, Record] = {}
+    for key in leader.wanted:
+        record = attempt.documents.latest(key)
+        if record is None:
+            return None
+        read[key] = record
+    relay = Relay(attempt, leader, evidence(), read, groups.clock())
+    leader.mailbox = mailbox = groups.mailbox()
+    groups.begin(group, relay)
+    while (runs := relay.turn) is not leader:
+        came = yield Park(mailbox, PATIENCE)
+        if not came and runs is not None and relay.turn is runs:
+            groups.take_back(group, relay, runs)
+    return relay
+
+
+def outcome_of(member: Member, clock: Callable[[], float], until: float) -> Steps[Shared | None]:
+    """Wait for what the commit comes to, for one whose function was carried; None: not known by then."""
+    assert member.mailbox is not None  # noqa: S101 - it has waited before
+    while member.outcome is None and (left := until - clock()) > 0:
+        yield Park(member.mailbox, left)
+    return member.outcome

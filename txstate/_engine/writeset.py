@@ -1,0 +1,76 @@
+"""The write set: what a commit does to each document, and the commands for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from txstate._codec import VERSION_FIELD
+from txstate._docs import KEEP
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from txstate._docs import Changes, Record
+    from txstate._effects import Command
+    from txstate._engine.attempt import Attempt
+
+
+class Write(NamedTuple):
+    """What is written to one document.
+
+    Attributes:
+        record: the document as read.
+        changes: what is done to it.
+        version: what it gets; 0 if it is deleted.
+    """
+
+    record: Record
+    changes: Changes
+    version: int
+
+
+def write_set(attempt: Attempt) -> list[Write]:
+    """What the function has changed.
+
+    A version grows with every commit, and by the clock after a deletion, so that none ever comes back.
+
+    Raises:
+        CodecError: a list or dict was given something that can't be stored.
+    """
+    writes, time = [], attempt.read_set.time
+    for record in attempt.documents.records.values():
+        changes = record.changes()
+        if changes is not None:
+            version = record.version + 1 if changes.exists else 0
+            writes.append(Write(record, changes, version if version > time or not version else time))
+    return writes
+
+
+def testimony(attempt: Attempt, writes: Sequence[Write]) -> tuple[tuple[bytes, bytes], ...] | None:
+    """What the documents written can testify with; None if one has no version of its own."""
+    names, versions = attempt.read_set.names, []
+    for record, _, _ in writes:
+        if not record.has_version:
+            return None
+        versions.append((names[record.key], b"%d" % record.version))
+    return tuple(versions)
+
+
+def commands_of(attempt: Attempt, writes: Sequence[Write]) -> list[Command]:
+    """What is sent for them, between MULTI and EXEC."""
+    commands: list[Command] = []
+    for record, changes, version in writes:
+        name = attempt.read_set.names[record.key]
+        if changes.delete_first:
+            commands.append(("DEL", name))
+        if not changes.exists:
+            continue
+        # HSET before HDEL: a hash that loses its last field is gone, and its TTL with it.
+        commands.append(("HSET", name, VERSION_FIELD, b"%d" % version, *changes.set))
+        if changes.unset:
+            commands.append(("HDEL", name, *changes.unset))
+        if changes.ttl is None:
+            commands.append(("PERSIST", name))
+        elif changes.ttl is not KEEP:
+            commands.append(("PEXPIRE", name, b"%d" % changes.ttl))
+    return commands
