@@ -1,0 +1,289 @@
+"""Threads and tasks of one process that share commits: each keeps its context, its exception, its cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+from support.faults import newest_and_oldest, of_commit
+from support.ledger import Ledger, all_once
+from support.twins import SyncTwin
+from support.wire import client_of
+from support.witness import Witness
+
+from txstate import AsyncStore, AsyncTx, Doc, Store, Tx, UsageError
+from txstate.testing import Cut, DropReply, FaultProxy, check_history
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.servers import ServerHandle
+
+request: contextvars.ContextVar[int] = contextvars.ContextVar("request")
+
+
+class Held:
+    """Keeps the first function that is called from ending, so that others come to wait for it."""
+
+    def __init__(self) -> None:
+        self.inside, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, doc: Doc) -> None:
+        self.inside.set()
+        assert self.go_on.wait(10)
+        doc.increment("n")
+
+
+def while_one_is_held(store: Store, count: int, work: Callable[[int], object]) -> list[Any]:
+    """Do so much work in threads that come while another one's function runs. Its results, or exceptions."""
+    held = Held()
+    with ThreadPoolExecutor(count + 1) as pool:
+        first = pool.submit(store.update, "doc", held)
+        assert held.inside.wait(10)
+        calls = [pool.submit(work, number) for number in range(count)]
+        settings = store._settings
+        assert settings.groups is not None
+        while (
+            sum(len(leader.group.waiting) for leader in settings.groups._leaders.values() if leader.group)
+            < count
+        ):
+            assert not any(call.done() for call in calls)
+        held.go_on.set()
+        first.result()
+        return [call.exception() or call.result() for call in calls]
+
+
+def test_each_function_runs_in_its_own_thread_and_context(valkey9: ServerHandle) -> None:
+    ran: dict[int, tuple[int, int]] = {}
+    called: dict[int, int] = {}
+
+    def work(number: int) -> int:
+        request.set(number)
+        called[number] = threading.get_ident()
+
+        def function(doc: Doc) -> None:
+            ran[number] = threading.get_ident(), request.get()
+            doc.increment("n")
+
+        return int(store.update("doc", function)["n"])
+
+    with Store(valkey9.url) as store:
+        results = while_one_is_held(store, 8, work)
+        assert sorted(results) == list(range(2, 10))
+        assert ran == {number: (called[number], number) for number in range(8)}
+        assert store.stats().commits == 9
+        with client_of(valkey9.unix_url) as admin:
+            assert admin.hget("doc", "n") == b"9"
+
+
+def test_nine_transactions_are_two_round_trips(valkey9: ServerHandle) -> None:
+    with Store(valkey9.url) as store:
+        store.put("doc", {"n": 0})
+        before = store.stats()
+        while_one_is_held(store, 8, lambda _: store.update("doc", lambda doc: doc.increment("n")))
+        after = store.stats()
+        assert after.commits - before.commits == 9
+        assert after.round_trips - before.round_trips <= 2
+
+
+def test_an_exception_reaches_its_own_caller_and_takes_nothing_with_it(valkey9: ServerHandle) -> None:
+    def work(number: int) -> object:
+        def function(tx: Tx) -> int:
+            value = tx.get("doc").increment("n")
+            if number % 2:
+                raise LookupError(number)
+            return value
+
+        return store.run(function)
+
+    with Store(valkey9.url) as store:
+        results = while_one_is_held(store, 8, work)
+        failed = [result for result in results if isinstance(result, LookupError)]
+        assert sorted(error.args[0] for error in failed) == [1, 3, 5, 7]
+        assert sorted(result for result in results if isinstance(result, int)) == [2, 3, 4, 5]
+
+
+def test_a_lock_that_a_waiting_caller_holds_delays_but_never_blocks(valkey9: ServerHandle) -> None:
+    """One holds a lock while it waits for its commit, and another one's function, in the same attempt, wants it."""
+    lock = threading.Lock()
+
+    def work(number: int) -> object:
+        if number == 0:
+            with lock:
+                return store.update("doc", lambda doc: doc.increment("n"))
+
+        def function(doc: Doc) -> None:
+            with lock:
+                doc.increment("n")
+
+        return store.update("doc", function)
+
+    with Store(valkey9.url) as store:
+        results = while_one_is_held(store, 4, work)
+        assert not [result for result in results if isinstance(result, BaseException)]
+        stored = store.get("doc")
+        assert stored is not None
+        assert stored["n"] == 5
+
+
+def test_a_transaction_inside_of_another_one_s_function_stays_refused(valkey9: ServerHandle) -> None:
+    def work(_: int) -> object:
+        return store.update("doc", lambda _doc: store.update("doc", lambda doc: doc.increment("n")))
+
+    with Store(valkey9.url) as store:
+        assert all(isinstance(result, UsageError) for result in while_one_is_held(store, 2, work))
+
+
+def test_the_store_closes_while_others_wait(valkey9: ServerHandle) -> None:
+    held = Held()
+    store = Store(valkey9.url)
+    with ThreadPoolExecutor(4) as pool:
+        first = pool.submit(store.update, "doc", held)
+        assert held.inside.wait(10)
+        others = [pool.submit(store.update, "doc", lambda doc: doc.increment("n")) for _ in range(3)]
+        store.close()
+        held.go_on.set()
+        assert first.result()["n"] == 1
+        ended = [other.exception(10) or "done" for other in others]
+    assert all(end == "done" or isinstance(end, UsageError) for end in ended)
+    with client_of(valkey9.unix_url) as admin:
+        assert int(admin.hget("doc", "n")) == 1 + ended.count("done")
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_tasks_of_one_loop_and_a_foreign_writer(valkey9: ServerHandle, *, foreign: bool) -> None:
+    """A foreign writer changes another field without a transaction; nobody's update gets lost."""
+    tasks, each = 32, 20
+
+    async def main() -> None:
+        async with AsyncStore(valkey9.url) as store, redis.asyncio.Redis.from_url(valkey9.url) as client:
+            await store.put("doc", {"n": 0})
+            done = asyncio.Event()
+
+            async def write() -> None:
+                while foreign and not done.is_set():
+                    await client.hincrby("doc", "foreign", 1)
+                    await asyncio.sleep(0.005)
+
+            async def work(number: int) -> None:
+                request.set(number)
+                task = asyncio.current_task()
+
+                async def function(tx: AsyncTx) -> None:
+                    doc = await tx.get("doc")
+                    assert request.get() == number
+                    assert asyncio.current_task() is task
+                    doc.increment("n")
+
+                for _ in range(each):
+                    await store.run(function)
+
+            writer = asyncio.create_task(write())
+            await asyncio.gather(*(work(number) for number in range(tasks)))
+            done.set()
+            await writer
+            stored = await store.get("doc")
+            assert stored is not None
+            assert stored["n"] == tasks * each
+            stats = store.stats()
+            assert stats.commits == tasks * each + 1
+            if foreign:
+                assert stats.conflicts > 0
+            else:
+                assert stats.conflicts == 0
+                assert stats.round_trips < stats.commits / 4
+
+    asyncio.run(main())
+
+
+@newest_and_oldest
+def test_tasks_cancelled_at_random_moments_while_they_share_commits(server: ServerHandle) -> None:
+    witness, rng = Witness(Ledger(server)), random.Random(11)
+
+    async def one(store: AsyncStore) -> None:
+        marker = witness.ledger.next_marker()
+        task = asyncio.create_task(store.run(witness.ledger.append, marker))
+        await asyncio.sleep(rng.uniform(0, 0.02))
+        task.cancel()
+        await witness.watch(task, marker)
+
+    async def main() -> None:
+        async with AsyncStore(proxy.url) as store:
+            for _ in range(25):
+                await asyncio.gather(*(one(store) for _ in range(12)))
+            marker = witness.ledger.next_marker()
+            await witness.watch(asyncio.create_task(store.run(witness.ledger.append, marker)), marker)
+            assert marker in witness.returned
+
+    with FaultProxy(server.url) as proxy:
+        proxy.delay(requests=0.001, replies=0.001)
+        asyncio.run(main())
+    witness.check()
+    assert witness.committed
+    assert witness.innocent
+
+
+@newest_and_oldest
+def test_a_shared_history_with_lost_replies_is_strictly_serializable(
+    server: ServerHandle, figures: Callable[..., object]
+) -> None:
+    """Two stores, as of two processes, of four threads each; every third commit of a connection loses its reply."""
+    ledger, each, threads = Ledger(server), 25, 4
+    with (
+        FaultProxy(server.url) as proxy,
+        SyncTwin(proxy.url) as one,
+        SyncTwin(proxy.url) as two,
+        ThreadPoolExecutor(2 * threads) as pool,
+    ):
+        lost = proxy.inject(DropReply(Cut.RST), "EXEC", where=of_commit, times=20)
+
+        def work(twin: SyncTwin) -> None:
+            for _ in range(each):
+                ledger.commit(twin)
+
+        for call in [pool.submit(work, twin) for twin in (one, two) for _ in range(threads)]:
+            call.result()
+        assert lost.fired == 20
+        assert one.stats.in_doubt + two.stats.in_doubt > lost.fired, "no commit in doubt was shared"
+    assert ledger.tally() == all_once(2 * threads * each)
+    assert check_history(ledger.history()).valid
+
+
+def test_a_thousand_tasks_over_a_hundred_documents_with_fifty_connections(valkey9: ServerHandle) -> None:
+    """None starves, none fails, and nothing piles up: neither connections nor who waits for them."""
+    tasks, documents, rounds = 1000, 100, 4
+    started = 0
+    passed: list[int] = []
+
+    async def main() -> None:
+        async with AsyncStore(valkey9.url) as store:
+
+            async def work(number: int) -> None:
+                nonlocal started
+                for turn in range(rounds):
+                    started += 1
+                    await store.update(f"doc:{number % documents}", lambda doc: doc.increment("n"))
+                    passed.append(turn)
+
+            await asyncio.gather(*(work(number) for number in range(tasks)))
+            stats = store.stats()
+            assert stats.commits == tasks * rounds
+            assert stats.gave_up == 0
+            assert stats.connections <= 50
+            settings = store._settings
+            assert settings.groups is not None
+            assert not settings.groups._leaders, "somebody is still waited for"
+
+    asyncio.run(main())
+    with client_of(valkey9.unix_url) as admin:
+        assert [admin.hget(f"doc:{number}", "n") for number in range(documents)] == [b"40"] * documents
+        assert len(admin.keys("__txstate__:*")) <= 50
+    # By the time that half of all is done, nobody may be done twice as far as the slowest has come and more.
+    half = passed[: len(passed) // 2]
+    assert half.count(0) > 0.9 * tasks, "some had all their turns while others had none"
