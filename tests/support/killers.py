@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry as Again
+from support import sharing
 from support.cluster import start_cluster
 from support.counting import ANY_LOSS, Noted, add_one, each_exactly_once, increment, repeated, seed
 from support.faults import of_commit
@@ -103,6 +104,34 @@ def _increments(server: ServerHandle, count: int = 2, **options: Any) -> Found:
             violations=1,
             server=server.unix_url,
             **options,
+        )
+    )
+
+
+# Calls that share a commit.
+
+
+def shared_appends(server: ServerHandle) -> Found:
+    """Three threads of one process; another client writes at any step, or a reply gets lost."""
+    return _shared(server, sharing.another_client, "drop_reply")
+
+
+def shared_appends_that_lose_patience(server: ServerHandle) -> Found:
+    """The same, of which any may stop waiting for the others."""
+    return _shared(server, "impatience")
+
+
+def _shared(server: ServerHandle, *faults: str | Callable[[Store], None]) -> Found:
+    return found_by(
+        explore(
+            [sharing.appends(1), sharing.appends(2, refuse=True), sharing.appends(3)],
+            setup=sharing.seed,
+            invariant=sharing.each_once_and_as_told,
+            faults=faults,
+            preemptions=1,
+            violations=1,
+            server=server.unix_url,
+            shared=True,
         )
     )
 

@@ -20,11 +20,13 @@ from txstate._drivers.cluster import SyncClusterChannel
 from txstate._drivers.source import Source
 from txstate._drivers.sync import SyncChannel
 from txstate._effects import Constant, Lost, Send
-from txstate._engine import commit, doubt, readset, resolve
+from txstate._engine import commit, doubt, group, readset, resolve, transaction
 from txstate._engine.armed import Tail
 from txstate._engine.attempt import Attempt
+from txstate._engine.group import Groups, Member
 from txstate._engine.outcome import Committed, Conflict, Outage, verdict
 from txstate._engine.readset import FlaggedBatch, ReadSet
+from txstate._engine.writeset import write_set
 from txstate.resolution import Resolution
 from txstate.testing._driver import Channel
 
@@ -39,9 +41,7 @@ if TYPE_CHECKING:
     Mutate = Callable[[pytest.MonkeyPatch], None]
     Killer = Callable[[ServerHandle], killers.Found]
 
-MISSING: Final = {
-    "one of several transactions that share a commit is told another's outcome": "coalesced commits",
-}
+MISSING: Final[dict[str, str]] = {}
 """Mutants whose mechanism the engine does not have yet, and what will bring it."""
 
 
@@ -234,6 +234,70 @@ def cancelled_commit_retried(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Lost, "interruption", None)
     monkeypatch.setattr(commit, "in_doubt", in_doubt)
+
+
+@mutant(
+    "those that share a commit are told that it was applied, whatever EXEC says", "P2", killers.shared_appends
+)
+def committed_whatever_exec_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Member.settle
+
+    def settle(member: Member, finding: Any, _outcome: Any) -> None:
+        real(member, finding, Committed())
+
+    monkeypatch.setattr(Member, "settle", settle)
+
+
+@mutant(
+    "a leader whose commit is in doubt lets those that it carries try again", "P2", killers.shared_appends
+)
+def doubt_kept_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Member.settle
+
+    def settle(member: Member, finding: Any, outcome: Any) -> None:
+        real(member, None, outcome if finding is None else Conflict())
+
+    monkeypatch.setattr(Member, "settle", settle)
+
+
+@mutant("what one has changed that then raised is passed on to the next", "P2", killers.shared_appends)
+def changes_of_who_raised_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Groups.pass_on
+
+    def pass_on(groups: Groups, member: Member, attempt: Attempt) -> bool:
+        attempt.writes = write_set(attempt)
+        return real(groups, member, attempt)
+
+    monkeypatch.setattr(Groups, "pass_on", pass_on)
+
+
+@mutant(
+    "what one raises that shares a commit leaves before the commit was validated",
+    "P3",
+    killers.shared_appends,
+)
+def raised_before_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = transaction._current
+
+    def current(attempt: Attempt) -> Steps[bool]:
+        if not group.is_carried(attempt):
+            return (yield from real(attempt))
+        attempt.member.leave()  # type: ignore[union-attr]  # who is carried is a member
+        return True
+
+    monkeypatch.setattr(transaction, "_current", current)
+
+
+@mutant("one whose turn was taken back is taken for carried", "P2", killers.shared_appends_that_lose_patience)
+def turn_taken_back_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Groups.pass_on
+
+    def pass_on(groups: Groups, member: Member, attempt: Attempt) -> bool:
+        if not real(groups, member, attempt):
+            member.outcome = Committed()
+        return True
+
+    monkeypatch.setattr(Groups, "pass_on", pass_on)
 
 
 @mutant(

@@ -84,13 +84,9 @@ class Attempt(Standing):
         signature: Hashable = None,
         claim: Claim | None = None,
         gives_way: bool = True,
-        member: Member | None = None,
-        apart: bool = False,
     ) -> None:
         self.settings, self.number, self.deadline = settings, number, deadline
         self.channel, self.signature, self.slot = channel, signature, slot
-        if member is not None or apart:
-            self.member, self.apart = member, apart
         self.callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.documents = Documents(self)
         self.claim, self.gives_way = claim, gives_way

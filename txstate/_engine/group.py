@@ -229,6 +229,7 @@ class Groups:
     def forget(self) -> None:
         """Start anew in a forked child, which has only one of the parent's threads."""
         self._lock = self._make_lock()
+        self._misfits.clear()
         leaders, self._leaders = self._leaders, {}
         for leader in leaders.values():
             leader.place, group = Place.OUT, leader.group

@@ -56,7 +56,7 @@ class Pursuit:
         """
         counts = not isinstance(attempt.verdict, GiveWay | Apart)
         self._began = self._settings.clock()
-        return Attempt(
+        following = Attempt(
             self._settings,
             attempt.number + counts,
             self.deadline,
@@ -65,9 +65,9 @@ class Pursuit:
             signature=attempt.signature,
             claim=self._claim,
             gives_way=self._gave_way < self._settings.patience,
-            member=attempt.member if leads(attempt) else None,
-            apart=self._apart,
         )
+        following.member, following.apart = attempt.member if leads(attempt) else None, self._apart
+        return following
 
     @property
     def _elapsed(self) -> float:

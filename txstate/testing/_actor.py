@@ -1,6 +1,7 @@
 """One explored transaction: a thread of its own, stores whose driver waits to be told when to move, a clock of its own.
 
-Each actor stands for a process of its own: it shares neither connections nor time with the others. Which actor moves,
+Each actor stands for a process of its own, which shares neither connections nor time with the others; or all of them
+for the threads of one process, which share a store. Which actor moves,
 and what goes wrong with its step, is the business of the run (`_run`).
 """
 
@@ -14,10 +15,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from txstate._drivers.pool import Pool
-from txstate._effects import Acquire, Connect, Send, Sleep
+from txstate._effects import Acquire, Connect, Park, Send, Sleep
+from txstate._engine.group import Groups
 from txstate.errors import UsageError
 from txstate.store import AsyncStore, Store
-from txstate.testing._driver import Abandoned, AsyncSteppedDriver, Channel, Step, SteppedDriver
+from txstate.testing._driver import Abandoned, AsyncSteppedDriver, Box, Channel, Pause, Step, SteppedDriver
 from txstate.testing._report import Outcome
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 _PATIENCE: Final = 1.0
 _PLACES: Final = 1000
+_NOWHERE: Final = cast("Channel", None)
 _LEASE: Final = 60.0
 """Seconds of a claim: the server's clock is the only one that can't be stepped, so none ends during a run."""
 
@@ -40,8 +43,37 @@ class Director(Protocol):
     def exchange(self, actor: Actor, step: Step) -> list[object]:
         """Wait to be the one that moves, then send the step's commands, or see them go wrong."""
 
+    def pause(self, actor: Actor, pause: Pause) -> bool:
+        """Let others move first, until somebody has woken this actor or its time has run out."""
+
     def left(self) -> None:
         """The transaction of the actor that moved last has ended."""
+
+
+class Process:
+    """What stands for one process: its connections, its clock, and the calls that share attempts.
+
+    Args:
+        stage: where its transactions play.
+        shared: whether there are several, each in a thread of its own, on one store.
+
+    Attributes:
+        groups: of calls that share attempts; None: there is only one transaction.
+        pool: its connections.
+        now: its clock, in seconds.
+    """
+
+    def __init__(self, stage: Stage, *, shared: bool = False) -> None:
+        self._stage = stage
+        self.groups = Groups(threading.Lock, Box, lambda: self.now) if shared else None
+        self.begin()
+
+    def begin(self) -> None:
+        """A run begins."""
+        pool: Pool[Channel, None] = Pool(_PLACES, lambda: Channel(self._stage, pool.give))
+        self.pool, self.now = pool, 0.0
+        if self.groups is not None:
+            self.groups.forget()
 
 
 class Actor:
@@ -51,23 +83,25 @@ class Actor:
         index: its place in the list.
         function: takes a store.
         stage: where it plays.
+        process: that it is a part of; None: one of its own.
 
     Attributes:
         gate: released by whoever lets it go on.
         step: what it is about to do; None when it has ended, or not begun.
-        now: its clock, in seconds.
         outcome: of the last run; None if it was abandoned.
     """
 
-    def __init__(self, index: int, function: Callable[[Any], Any], stage: Stage) -> None:
+    def __init__(
+        self, index: int, function: Callable[[Any], Any], stage: Stage, process: Process | None = None
+    ) -> None:
+        process = process or Process(stage)
         self.index, self._function, self._stage = index, function, stage
         self.gate = threading.Lock()
         self.gate.acquire()
         self.step: Step | None = None
         self.outcome: Outcome | None = None
-        self.now = 0.0
+        self.process = process
         self._director: Director | None = None
-        self._pool = self._fresh_pool()
         self._names = itertools.count()
         self._calls = self._depth = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,7 +114,7 @@ class Actor:
                 store._settings,  # noqa: SLF001 - as above
                 clock=self._clock,
                 random_id=self._random_id,
-                groups=None,
+                groups=process.groups,
                 patience=1,
                 shortest_lease=_LEASE,
             )
@@ -95,8 +129,8 @@ class Actor:
     def prepare(self, director: Director) -> None:
         """Get ready for a run; it begins when the gate is opened."""
         self._director, self.outcome, self.step = director, None, None
-        self.now, self._calls = 0.0, 0
-        self._pool = self._fresh_pool()
+        self._calls = 0
+        self.process.begin()
 
     def dismiss(self) -> None:
         """End the thread."""
@@ -109,17 +143,21 @@ class Actor:
         if isinstance(effect, Send):
             return self._exchange(effect)
         if isinstance(effect, Acquire):
-            return self._pool.take(effect.signature)
+            return self.process.pool.take(effect.signature)
         if isinstance(effect, Connect):
             return cast("Channel", effect.channel).connect(effect.timeout)
-        assert isinstance(effect, Sleep)  # noqa: S101 - calls are the drivers', and nobody shares an attempt
-        self.now += effect.seconds
+        if isinstance(effect, Park):
+            return self._pause(cast("Box", effect.mailbox), effect.timeout)
+        assert isinstance(effect, Sleep)  # noqa: S101 - the drivers call
+        self.process.now += effect.seconds
         return None
 
     def enter(self) -> None:
         """A call on the store begins, perhaps inside of another one's function."""
         if self._depth == 0:
             self._calls += 1
+            if self.process.groups is not None:
+                self._pause(None, 0.0)
         self._depth += 1
 
     def leave(self) -> None:
@@ -136,12 +174,14 @@ class Actor:
         step = Step(cast("Channel", effect.channel), effect.commands, effect.timeout, self._calls)
         return self._director.exchange(self, step)
 
-    def _fresh_pool(self) -> Pool[Channel, None]:
-        pool: Pool[Channel, None] = Pool(_PLACES, lambda: Channel(self._stage, pool.give))
-        return pool
+    def _pause(self, mailbox: Box | None, seconds: float) -> bool:
+        """Let others of the process come first; whether somebody has woken this one."""
+        assert self._director is not None  # noqa: S101 - a run is on
+        deed = "calls the store" if mailbox is None else "goes on"
+        return self._director.pause(self, Pause(_NOWHERE, [(deed,)], seconds, self._calls, mailbox))
 
     def _clock(self) -> float:
-        return self.now
+        return self.process.now
 
     def _random_id(self) -> str:
         return f"{self.index}x{next(self._names)}"

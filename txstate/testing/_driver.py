@@ -116,6 +116,44 @@ class Step:
         return kind_of(self.commands) is Kind.COMMIT
 
 
+class Box:
+    """A mailbox that nobody blocks on: whoever waits for it is not chosen to move."""
+
+    __slots__ = ("full",)
+
+    def __init__(self) -> None:
+        self.full = False
+
+    def put(self) -> None:
+        """It may move."""
+        self.full = True
+
+
+@dataclass(slots=True)
+class Pause(Step):
+    """A moment in which others of the same process may come first, though nothing is sent.
+
+    Attributes:
+        mailbox: what it waits for; None: for nothing, it is about to call the store.
+        late: whether its time has run out.
+    """
+
+    mailbox: Box | None
+    late: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may move."""
+        return self.mailbox is None or self.mailbox.full or self.late
+
+    def take(self) -> bool:
+        """It moves. Returns whether something was put into the mailbox."""
+        if self.mailbox is None or not self.mailbox.full:
+            return False
+        self.mailbox.full = False
+        return True
+
+
 class _Stepped:
     """The loop of both drivers, written once: as a coroutine, which for the sync one never has to wait."""
 

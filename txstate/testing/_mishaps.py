@@ -108,8 +108,16 @@ def _inside(run: Run, actor: Actor, step: Step, detail: str) -> list[object]:
 
 def _interrupt(run: Run, actor: Actor, step: Step, _detail: str) -> list[object]:
     run.record[-1].replies = step.send()
-    cause = asyncio.CancelledError() if actor.asynchronous else KeyboardInterrupt()
-    raise Lost([], sent=True, cause=cause)
+    raise Lost([], sent=True, cause=interruption_of(actor))
+
+
+def interruption_of(actor: Actor) -> BaseException:
+    """What an interruption is to it."""
+    return asyncio.CancelledError() if actor.asynchronous else KeyboardInterrupt()
+
+
+def _only_to_pauses(_run: Run, _actor: Actor, _step: Step) -> Iterable[str]:
+    return ()
 
 
 def _foreign_write(run: Run, _actor: Actor, step: Step, detail: str) -> list[object]:
@@ -132,15 +140,20 @@ def _lost(what: str) -> Lost:
     return Lost([], sent=True, cause=ConnectionError(f"{what} (injected)"))
 
 
+INTERRUPT: Final = "interrupt"
+IMPATIENCE: Final = "impatience"
+"""The fault by which a call that waits for others of its process gives up, or goes on without them."""
+
 MISHAPS: Final = {
     "drop_reply": Mishap("the server did this, and its reply was lost", _always, _drop_reply),
     "drop_request": Mishap("this never reached the server", _always, _drop_request),
     "cut": Mishap("before it, the connection was cut", _always, _cut),
-    "interrupt": Mishap("the server did this, and the caller was interrupted", _always, _interrupt),
+    INTERRUPT: Mishap("the server did this, and the caller was interrupted", _always, _interrupt),
     "late_exec": Mishap("this was held up, and its sender gave it up", _to_commit, _late),
     "late_request": Mishap("this was held up, and its sender gave it up", _to_other_requests, _late),
     "foreign_write": Mishap("before it, another client wrote", _to_documents, _foreign_write),
     "expiry": Mishap("before it, this key expired", _to_documents, _expiry),
+    IMPATIENCE: Mishap("its patience with the others of its process ran out", _only_to_pauses, _interrupt),
     "restart": Mishap(
         "the server did this, and was killed and restarted before it answered", _always, _restart
     ),

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from txstate._effects import Lost
 from txstate.errors import UsageError
 from txstate.testing._batches import Batch, documents_in
-from txstate.testing._driver import Abandoned
-from txstate.testing._mishaps import INSIDE, INSIDE_MISHAP, Mishap
+from txstate.testing._driver import Abandoned, Pause
+from txstate.testing._mishaps import IMPATIENCE, INSIDE, INSIDE_MISHAP, INTERRUPT, Mishap, interruption_of
 from txstate.testing._schedule import DELIVER, Choice, Schedule
 
 if TYPE_CHECKING:
@@ -163,6 +163,24 @@ class Run:
                 raise Abandoned
         return self._perform(actor, step, self._chosen)
 
+    def pause(self, actor: Actor, pause: Pause) -> bool:
+        """Let others move first, until somebody has woken this actor, or its time has run out."""
+        if self._failure is not None:
+            raise Abandoned
+        actor.step = pause
+        self._guarded(self._wake_next)
+        actor.gate.acquire()
+        if self._failure is not None:
+            raise Abandoned
+        entry = Entry(self._chosen, pause.call, pause.commands, [])
+        self.record.append(entry)
+        if self._chosen.event == INTERRUPT:
+            raise interruption_of(actor)
+        if self._chosen.event == IMPATIENCE or pause.late:
+            actor.process.now += pause.timeout
+            return False
+        return pause.take()
+
     def left(self) -> None:
         """An actor has ended."""
         if self._failure is None:
@@ -227,7 +245,9 @@ class Run:
             self._unstarted.pop(0).gate.release()
             return
         while True:
-            movable = [actor for actor in self._actors if actor.step is not None]
+            movable = [actor for actor in self._actors if actor.step is not None and not _waits(actor)]
+            if not movable and not self._held:
+                movable = self._next_to_be_late()
             if not movable and not self._held:
                 self._done.release()
                 return
@@ -238,6 +258,15 @@ class Run:
                 actor.gate.release()
                 return
             self.record.append(self.deliver(actor))
+
+    def _next_to_be_late(self) -> list[Actor]:
+        """Nobody moves, so time passes, until the first wait ends."""
+        waiting = [actor for actor in self._actors if _waits(actor)]
+        if not waiting:
+            return []
+        late = min(waiting, key=lambda actor: cast("Pause", actor.step).timeout)
+        cast("Pause", late.step).late = True
+        return [late]
 
     def _choose(self, movable: Sequence[Actor], *, alone: bool = False) -> Choice:
         if len(self.record) == _MOST_STEPS:
@@ -257,8 +286,9 @@ class Run:
             choices += [Choice(actor.index, DELIVER) for actor in late]
             choices += self._offers(ordered, INSIDE, INSIDE_MISHAP)
         if self._faults < self._bounds.faults:
+            waiting = [] if alone else [actor for actor in self._actors if _waits(actor)]
             for name, mishap in self._bounds.mishaps.items():
-                choices += self._offers(ordered, name, mishap)
+                choices += self._offers([*ordered, *waiting], name, mishap)
         limit = self._bounds.preemptions
         if limit is None or self._preemptions < limit or alone:
             return choices
@@ -269,6 +299,10 @@ class Run:
     def _offers(self, actors: Sequence[Actor], name: str, mishap: Mishap) -> Iterator[Choice]:
         for actor in actors:
             assert actor.step is not None  # noqa: S101 - it can move
+            if isinstance(actor.step, Pause):
+                if name in (INTERRUPT, IMPATIENCE) and actor.step.mailbox is not None:
+                    yield Choice(actor.index, name)
+                continue
             for detail in mishap.offers(self, actor, actor.step):
                 yield Choice(actor.index, name, detail)
 
@@ -311,3 +345,8 @@ class Run:
             if actor.step is not None:
                 actor.gate.release()
                 self._wait()
+
+
+def _waits(actor: Actor) -> bool:
+    """Whether it can't move unless another one wakes it."""
+    return isinstance(actor.step, Pause) and not actor.step.ready

@@ -13,7 +13,7 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from txstate.errors import UsageError
-from txstate.testing._actor import Actor
+from txstate.testing._actor import Actor, Process
 from txstate.testing._coverage import Coverage
 from txstate.testing._mishaps import INSIDE, MISHAPS, Mishap, outsider
 from txstate.testing._report import Report, Violation
@@ -61,6 +61,7 @@ def explore(
     limit: int | None = None,
     violations: int = 100,
     server: str | HasUrl | None = None,
+    shared: bool = False,
 ) -> Report:
     """Try all schedules of these transactions.
 
@@ -75,7 +76,8 @@ def explore(
             It fails by raising, or by returning False.
         setup: called before each schedule with a store, on an empty database.
         faults: what may go wrong, out of `FAULTS`: ``drop_reply``, ``drop_request``, ``cut`` (between two requests),
-            ``interrupt`` (`KeyboardInterrupt`, or `CancelledError`), ``late_exec`` (a commit arrives any time after its
+            ``interrupt`` (`KeyboardInterrupt`, or `CancelledError`), ``impatience`` (a call stops waiting for others of its
+            process), ``late_exec`` (a commit arrives any time after its
             sender gave it up), ``late_request`` (any other request does), ``foreign_write``, ``expiry`` (of a key in
             use), ``restart`` (the server is killed). A function stands for another client: it is called with a store,
             before any step.
@@ -84,6 +86,8 @@ def explore(
         limit: how many schedules to try at most.
         violations: stop after having found so many.
         server: a running server with an empty database, or its address; by default a private one is started.
+        shared: the transactions are threads of one process, on one store, instead of processes of their own: those that
+            want the same documents at once share commits.
 
     Raises:
         UsageError: an argument can't be used, or a transaction uses its store from other threads.
@@ -100,7 +104,7 @@ def explore(
     coverage = Coverage(bounds.mishaps)
     schedules = steps = 0
     cut, more = False, True
-    with _Explorer(transactions, setup, invariant, bounds, server) as explorer:
+    with _Explorer(transactions, setup, invariant, bounds, server, shared=shared) as explorer:
         returned = [0] * len(transactions)
         while more:
             violation, run = explorer.play(guide, schedules + 1)
@@ -136,6 +140,7 @@ def replay(
     faults: Sequence[Fault] = (),
     max_faults: int = 1,
     server: str | HasUrl | None = None,
+    shared: bool = False,
 ) -> Schedule:
     """Play one schedule: a failure that was found becomes a regression test.
 
@@ -148,6 +153,7 @@ def replay(
             was drawn: then only these are.
         max_faults: for a drawn schedule: how many faults may happen.
         server: as for `explore`.
+        shared: as there.
 
     Returns:
         The schedule that was played, to its end.
@@ -167,7 +173,7 @@ def replay(
         wanted = [name for name in dict.fromkeys(events) if name in MISHAPS]
         bounds = Bounds(_mishaps([*wanted, *(fault for fault in faults if callable(fault))]), _NO_LIMIT, None)
         guide = Scripted(script)
-    with _Explorer(transactions, setup, invariant, bounds, server) as explorer:
+    with _Explorer(transactions, setup, invariant, bounds, server, shared=shared) as explorer:
         violation, run = explorer.play(guide, 1)
         if isinstance(guide, Scripted):
             guide.end()
@@ -199,6 +205,8 @@ class _Explorer:
         invariant: Invariant,
         bounds: Bounds,
         server: str | HasUrl | None,
+        *,
+        shared: bool,
     ) -> None:
         if not transactions or not all(callable(function) for function in transactions):
             raise UsageError("explore takes a list of functions, each of which is called with a store")
@@ -206,7 +214,10 @@ class _Explorer:
         self._takes_outcomes = _takes_two(invariant)
         self._names = [f"{index}:{_name(function)}" for index, function in enumerate(transactions)]
         self._stage = Stage(server, mortal="restart" in bounds.mishaps)
-        self.actors = [Actor(index, function, self._stage) for index, function in enumerate(transactions)]
+        process = Process(self._stage, shared=True) if shared else None
+        self.actors = [
+            Actor(index, function, self._stage, process) for index, function in enumerate(transactions)
+        ]
         self._randomness = random.getstate()
 
     def __enter__(self) -> Self:
