@@ -109,6 +109,7 @@ def test_forks_in_the_midst_of_transactions_share_no_connection_and_double_nothi
                 markers = [ledger.next_marker() for _ in range(each)]
                 if (child := os.fork()) == 0:
                     code = 1
+                    signal.alarm(30)  # a child that waits for what is its parent's must not wait for ever
                     try:
                         for marker in markers:
                             twin.run(ledger.append, marker)
