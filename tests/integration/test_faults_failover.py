@@ -163,6 +163,7 @@ def cut_stream(kind: str, pair: Takeover, figures: Figures, points: Callable[[in
 
             call = pool.submit(commit_after, hold, ledger, twin)
             arrived, passed = started.get(timeout=20)
+            pair.push(arrived + length)
             pair.stream.wait_for(arrived + length, passed + point)
             pair.take_over()
             call.result()

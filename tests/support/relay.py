@@ -48,7 +48,7 @@ class Relay:
         """Until as many bytes have come from upstream, and were let through, in all."""
         with self._changed:
             assert self._changed.wait_for(lambda: self.arrived >= arrived and self.passed >= passed, 10), (
-                "they did not arrive"
+                f"{self.arrived} of {arrived} bytes arrived, {self.passed} of {passed} passed"
             )
 
     def cut(self, *, refuse: bool = False) -> None:
@@ -130,25 +130,25 @@ class Relay:
                     self.arrived += len(data)
                     self._changed.notify_all()
                 while data:
-                    allowed = self._allowance(pair, len(data))
-                    sink.sendall(data[:allowed])
-                    data = data[allowed:]
+                    # Sent under the lock: whoever sees that nothing is on its way must see it in the counts, too.
                     with self._changed:
+                        allowed = self._allowance(pair, len(data))
+                        sink.sendall(data[:allowed])
                         self.passed += allowed
                         self._changed.notify_all()
+                    data = data[allowed:]
         self._forget(pair)
 
     def _allowance(self, pair: tuple[socket.socket, socket.socket], wanted: int) -> int:
         """How many bytes may pass, once some may."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._credit is None or self._credit > 0 or pair not in self._open)
-            if pair not in self._open:
-                raise ConnectionAbortedError
-            if self._credit is None:
-                return wanted
-            allowed = min(wanted, self._credit)
-            self._credit -= allowed
-            return allowed
+        self._changed.wait_for(lambda: self._credit is None or self._credit > 0 or pair not in self._open)
+        if pair not in self._open:
+            raise ConnectionAbortedError
+        if self._credit is None:
+            return wanted
+        allowed = min(wanted, self._credit)
+        self._credit -= allowed
+        return allowed
 
     def _forget(self, pair: tuple[socket.socket, socket.socket]) -> None:
         with self._changed:

@@ -8,7 +8,7 @@ from typing import Final, Self
 from support.relay import Relay
 from support.replication import QUICK, follow, promote, replication_of
 from support.servers import start
-from support.wire import eventually
+from support.wire import client_of, eventually
 
 # Silent but for what is written, so that bytes can be counted.
 _SILENT: Final[dict[str, str | int]] = {"repl-ping-replica-period": 3600}
@@ -54,6 +54,17 @@ class Takeover:
             )
 
         eventually(in_sync, patience=20)
+
+    def push(self, arrived: int) -> None:
+        """Write something else if as many bytes do not arrive from the primary by themselves.
+
+        Redis 8.2 keeps what stands behind the end of one of its replication buffers until the next write.
+        """
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: self.stream.arrived >= arrived, patience=0.5)
+            return
+        with client_of(self.primary.unix_url) as client:
+            client.set("push", "1")
 
     def part(self) -> None:
         """Cut the stream, with what it holds, and make the replica a primary: now there are two."""
