@@ -191,6 +191,15 @@ class Counters:
             for name, count in counts.items():
                 totals[name] += count
 
+    def add_attempt(self, attempts: int, round_trips: int, commits: int, reads: int) -> None:
+        """The same for what each attempt ends with, without the cost of keywords."""
+        totals = self._counts
+        with _counting:
+            totals["attempts"] += attempts
+            totals["round_trips"] += round_trips
+            totals["commits"] += commits
+            totals["reads"] += reads
+
     def stats(self) -> Stats:
         """The counts as of now, all of the same moment."""
         with _counting:

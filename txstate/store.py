@@ -10,7 +10,7 @@ import asyncio
 from contextvars import ContextVar
 from inspect import isawaitable
 from threading import get_ident
-from types import AsyncGeneratorType, CoroutineType, GeneratorType, MappingProxyType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeAlias, TypeVar, cast
 
 from txstate._core import StoreBase
@@ -40,6 +40,7 @@ R = TypeVar("R")
 
 _UNFINISHED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _Running: TypeAlias = tuple[tuple[tuple[int, int], "Attempt"], ...]
+_NOTHING: Final[Wanted] = {}
 _running: Final[ContextVar[_Running]] = ContextVar("txstate_running", default=())
 """The attempts around this code, each with its store and its thread or task. An entry counts while its attempt does, so
 that one which an interruption left behind does no harm."""
@@ -94,8 +95,20 @@ class Store(StoreBase[SyncDriver]):
             NotDurable: it was applied, and is less durable than asked.
             CommitUnknown: it may have been applied, once.
         """
-        result: R = self._transact(function, args, kwargs)
-        return result
+        driver = self._driver
+
+        def body(attempt: Attempt) -> R:
+            result = function(Tx(attempt, driver), *args, **kwargs)
+            if type(result) in _UNFINISHED:
+                if type(result) is not AsyncGeneratorType:
+                    result.close()  # type: ignore[attr-defined]  # coroutines and generators have it
+                raise UsageError(
+                    f"{_name(function)} is a coroutine function or a generator: a Store runs plain functions. "
+                    "Use AsyncStore, or make it plain; nothing was applied"
+                )
+            return result
+
+        return cast("R", self._transact(body))
 
     def get(self, key: str, fields: Sequence[str] | None = None) -> Snapshot | None:
         """The document as it is now, in one round trip; None if there is none.
@@ -166,8 +179,11 @@ class Store(StoreBase[SyncDriver]):
             VersionMismatch: `if_version` does not hold. Nothing was applied.
             TxStateError: as `run`.
         """
-        args = key, function, fields, if_version
-        return cast("Snapshot", self._transact(_update, args, {}, {key: fields}, _snapshot))
+
+        def body(attempt: Attempt) -> str:
+            return _updated(attempt.documents[key], function, if_version)
+
+        return cast("Snapshot", self._transact(body, {key: fields}, _snapshot))
 
     def put(
         self,
@@ -192,8 +208,11 @@ class Store(StoreBase[SyncDriver]):
             VersionMismatch: `if_version` does not hold. Nothing was applied.
             TxStateError: as `run`.
         """
-        args = key, mapping, if_version, expire
-        return cast("Snapshot", self._transact(_put, args, {}, {key: None}, _snapshot))
+
+        def body(attempt: Attempt) -> str:
+            return _replaced(attempt.documents[key], mapping, if_version, expire)
+
+        return cast("Snapshot", self._transact(body, {key: None}, _snapshot))
 
     def delete(self, key: str, *, if_version: int | None = None) -> bool:
         """Remove the document; whether there was one.
@@ -206,7 +225,11 @@ class Store(StoreBase[SyncDriver]):
             VersionMismatch: `if_version` does not hold. Nothing was applied.
             TxStateError: as `run`.
         """
-        return bool(self._transact(_delete, (key, if_version), {}, {key: None}))
+
+        def body(attempt: Attempt) -> bool:
+            return _removed(attempt.documents[key], if_version)
+
+        return cast("bool", self._transact(body, {key: None}))
 
     def ttl(self, key: str) -> float | None:
         """Seconds until the document expires; None: it does not, or there is none.
@@ -254,38 +277,17 @@ class Store(StoreBase[SyncDriver]):
 
     def _transact(
         self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        wanted: Wanted = MappingProxyType({}),
+        body: Callable[[Attempt], Any],
+        wanted: Wanted = _NOTHING,
         finish: Callable[[Attempt, Any], Any] | None = None,
     ) -> Any:
-        driver = self._driver
-        here = _outside((id(self._core), get_ident()))
-
-        latest: Attempt | None = None
-
-        def body(attempt: Attempt) -> Any:
-            nonlocal latest
-            latest = attempt
-            token = _running.set((*_running.get(), (here, attempt)))
-            try:
-                result = function(Tx(attempt, driver), *args, **kwargs)
-            finally:
-                _running.reset(token)
-            if type(result) in _UNFINISHED:
-                if type(result) is not AsyncGeneratorType:
-                    result.close()
-                raise UsageError(
-                    f"{_name(function)} is a coroutine function or a generator: a Store runs plain functions. "
-                    "Use AsyncStore, or make it plain; nothing was applied"
-                )
-            return result
-
+        noted = _Noted(body, _outside((id(self._core), get_ident())))
         try:
-            return driver.run(transact(self._settings, body, wanted=wanted, finish=finish))
+            return self._driver.run(
+                transact(self._settings, noted, wanted=wanted, plain=bool(wanted), finish=finish)
+            )
         except self._interruptions as interruption:
-            explain(latest, interruption)
+            explain(noted.attempt, interruption)
             raise
 
 
@@ -337,8 +339,18 @@ class AsyncStore(StoreBase[AsyncDriver]):
         Cancelling it leaves nothing applied, unless the `CancelledError` has a `CommitUnknown` as its cause, whose
         `.known` says what was found out.
         """
-        result: R = await self._transact(function, args, kwargs)
-        return result
+        driver = await self._driver()
+
+        async def body(attempt: Attempt) -> R:
+            result = function(AsyncTx(attempt, driver), *args, **kwargs)
+            if isawaitable(result):
+                return await result
+            raise UsageError(
+                f"{_name(function)} is no coroutine function: an AsyncStore runs `async def` functions. Use Store, "
+                "or make it one; nothing was applied"
+            )
+
+        return cast("R", await self._transact(body))
 
     async def get(self, key: str, fields: Sequence[str] | None = None) -> Snapshot | None:
         """The document as it is now, in one round trip; None if there is none. See `Store.get`."""
@@ -367,8 +379,11 @@ class AsyncStore(StoreBase[AsyncDriver]):
         if_version: int | None = None,
     ) -> Snapshot:
         """Change one document in a transaction of its own, by a plain function. See `Store.update`."""
-        args = key, function, fields, if_version
-        return cast("Snapshot", await self._transact(_update_async, args, {}, {key: fields}, _snapshot))
+
+        def body(attempt: Attempt) -> str:
+            return _updated(attempt.documents[key], function, if_version)
+
+        return cast("Snapshot", await self._transact(body, {key: fields}, _snapshot))
 
     async def put(
         self,
@@ -379,12 +394,19 @@ class AsyncStore(StoreBase[AsyncDriver]):
         expire: float | timedelta | Keep | None = KEEP,
     ) -> Snapshot:
         """Make these all the fields of the document; creates it if need be. See `Store.put`."""
-        args = key, mapping, if_version, expire
-        return cast("Snapshot", await self._transact(_put_async, args, {}, {key: None}, _snapshot))
+
+        def body(attempt: Attempt) -> str:
+            return _replaced(attempt.documents[key], mapping, if_version, expire)
+
+        return cast("Snapshot", await self._transact(body, {key: None}, _snapshot))
 
     async def delete(self, key: str, *, if_version: int | None = None) -> bool:
         """Remove the document; whether there was one. See `Store.delete`."""
-        return bool(await self._transact(_delete_async, (key, if_version), {}, {key: None}))
+
+        def body(attempt: Attempt) -> bool:
+            return _removed(attempt.documents[key], if_version)
+
+        return cast("bool", await self._transact(body, {key: None}))
 
     async def ttl(self, key: str) -> float | None:
         """Seconds until the document expires; None: it does not, or there is none. See `Store.ttl`."""
@@ -427,29 +449,57 @@ class AsyncStore(StoreBase[AsyncDriver]):
 
     async def _transact(
         self,
-        function: Callable[..., Awaitable[Any]],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        wanted: Wanted = MappingProxyType({}),
+        body: Callable[[Attempt], Any],
+        wanted: Wanted = _NOTHING,
         finish: Callable[[Attempt, Any], Any] | None = None,
     ) -> Any:
         driver = await self._driver()
-        here = _outside((id(self._core), id(asyncio.current_task())))
+        noting = _Noted if wanted else _NotedCoroutine
+        noted = noting(body, _outside((id(self._core), id(asyncio.current_task()))))
+        return await driver.run(
+            transact(self._settings, noted, wanted=wanted, plain=bool(wanted), finish=finish)
+        )
 
-        async def body(attempt: Attempt) -> Any:
-            token = _running.set((*_running.get(), (here, attempt)))
-            try:
-                result = function(AsyncTx(attempt, driver), *args, **kwargs)
-                if isawaitable(result):
-                    return await result
-            finally:
-                _running.reset(token)
-            raise UsageError(
-                f"{_name(function)} is no coroutine function: an AsyncStore runs `async def` functions. Use Store, "
-                "or make it one; nothing was applied"
-            )
 
-        return await driver.run(transact(self._settings, body, wanted=wanted, finish=finish))
+class _Noted:
+    """A transaction's function, in a context that tells of its attempt.
+
+    Args:
+        body: the function.
+        here: the store, and the thread or task.
+
+    Attributes:
+        attempt: the latest one.
+    """
+
+    __slots__ = ("_body", "_here", "attempt")
+
+    def __init__(self, body: Callable[[Attempt], Any], here: tuple[int, int]) -> None:
+        self._body, self._here = body, here
+        self.attempt: Attempt | None = None
+
+    def __call__(self, attempt: Attempt) -> Any:
+        """Run it once."""
+        self.attempt = attempt
+        token = _running.set((*_running.get(), (self._here, attempt)))
+        try:
+            return self._body(attempt)
+        finally:
+            _running.reset(token)
+
+
+class _NotedCoroutine(_Noted):
+    """The same of a coroutine function."""
+
+    __slots__ = ()
+
+    async def __call__(self, attempt: Attempt) -> Any:
+        """Run it once."""
+        token = _running.set((*_running.get(), (self._here, attempt)))
+        try:
+            return await self._body(attempt)
+        finally:
+            _running.reset(token)
 
 
 def _outside(here: tuple[int, int]) -> tuple[int, int]:
@@ -471,51 +521,7 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", repr(function))
 
 
-# The transactions behind `update`, `put` and `delete`. Their document was fetched before they are called.
-
-
-def _update(
-    tx: Tx, key: str, function: Callable[[Doc], object], fields: Sequence[str] | None, version: int | None
-) -> str:
-    return _updated(tx.get(key, fields), function, version)
-
-
-async def _update_async(
-    tx: AsyncTx,
-    key: str,
-    function: Callable[[Doc], object],
-    fields: Sequence[str] | None,
-    version: int | None,
-) -> str:
-    return _updated(await tx.get(key, fields), function, version)
-
-
-def _put(
-    tx: Tx,
-    key: str,
-    mapping: Mapping[str, JSON],
-    version: int | None,
-    expire: float | timedelta | Keep | None,
-) -> str:
-    return _replaced(tx.get(key), mapping, version, expire)
-
-
-async def _put_async(
-    tx: AsyncTx,
-    key: str,
-    mapping: Mapping[str, JSON],
-    version: int | None,
-    expire: float | timedelta | Keep | None,
-) -> str:
-    return _replaced(await tx.get(key), mapping, version, expire)
-
-
-def _delete(tx: Tx, key: str, version: int | None) -> bool:
-    return _removed(tx.get(key), version)
-
-
-async def _delete_async(tx: AsyncTx, key: str, version: int | None) -> bool:
-    return _removed(await tx.get(key), version)
+# The transactions behind `update`, `put` and `delete`, in both twins.
 
 
 def _updated(doc: Doc, function: Callable[[Doc], object], version: int | None) -> str:

@@ -107,7 +107,11 @@ class Pool(Generic[C, W]):
         """
         if self.closed:
             raise closed()
-        channel = self._armed.pop(signature, None) or self._unarmed(slot)
+        channel = self._armed.pop(signature, None)
+        if channel is not None:
+            channel.hot = True  # or it would not have been armed
+            return channel
+        channel = self._unarmed(slot)
         if channel is not None:
             self.note(channel, signature)
         return channel
@@ -165,15 +169,14 @@ class Pool(Generic[C, W]):
         if self._waiting:
             return self._waiting.popleft()
         session = channel.session
-        armed = None if session is None else session.armed
-        if armed is None:
+        if session is None or session.armed is None:
             self._shelve(channel)
             return None
-        signature = armed.signature
-        former = self._armed.pop(signature, None)
-        self._armed[signature] = channel
-        if former is None and len(self._armed) > _ARMED:
-            _, former = self._armed.popitem(last=False)
+        armed, signature = self._armed, session.armed.signature
+        former = armed.pop(signature, None)
+        armed[signature] = channel
+        if former is None and len(armed) > _ARMED:
+            _, former = armed.popitem(last=False)
         if former is not None:
             former.disarm()
             self._shelve(former)

@@ -24,12 +24,15 @@ _pack_command: Final[Callable[[Command], bytes]] = hiredis.pack_command  # type:
 
 def pack(commands: Sequence[Command], tail: Constant = NOTHING) -> bytes:
     """A batch as it goes over the wire."""
-    parts = [_pack_command(command) for command in commands]
+    parts = list(map(_pack_command, commands))
     if tail:
-        if not tail.packed:
-            tail.packed = pack(tail)
-        parts.append(tail.packed)
+        parts.append(tail.packed or _kept(tail))
     return b"".join(parts)
+
+
+def _kept(tail: Constant) -> bytes:
+    tail.packed = pack(tail)
+    return tail.packed
 
 
 class Replies:
@@ -55,12 +58,14 @@ class Replies:
 
         A push of RESP3 may come between two replies, and is none.
         """
-        while len(replies) < wanted:
+        missing = wanted - len(replies)
+        while missing:
             # In C all the way: a loop here would cost as much as parsing does.
-            arrived = list(islice(iter(self._gets, _NOT_ENOUGH), wanted - len(replies)))
+            arrived = list(islice(iter(self._gets, _NOT_ENOUGH), missing))
             if not arrived:
                 return False
             if _Push in map(type, arrived):
                 arrived = [reply for reply in arrived if type(reply) is not _Push]
             replies += arrived
+            missing -= len(arrived)
         return True

@@ -133,6 +133,14 @@ class Attempt(Standing):
         self.check_write()
         return self.documents.local(key, fields)
 
+    def hand_out(self, given: Wanted) -> bool:
+        """Make these the function's documents, as far as they are here already; whether all of them are."""
+        self.check_write()
+        complete = True
+        for key, fields in given.items():
+            complete = self.documents.local(key, fields) is not None and complete
+        return complete
+
     def read(self, wanted: Wanted, *, prefetch: bool = False) -> Steps[None]:
         """Fetch what is not here yet, in one round trip.
 
@@ -282,14 +290,9 @@ class Attempt(Standing):
 
     def end(self) -> Channel | None:
         """End it, and count it. Returns the channel, if it was not released, for the next attempt."""
-        if self.state is not State.COMMITTED:
-            self.settings.counters.add(
-                attempts=not isinstance(self.verdict, (GiveWay, Apart)), round_trips=self._round_trips
-            )
-        elif self.written:
-            self.settings.counters.add(attempts=1, round_trips=self._round_trips, commits=1)
-        else:
-            self.settings.counters.add(attempts=1, round_trips=self._round_trips, reads=1)
+        committed, counts = self.state is State.COMMITTED, not isinstance(self.verdict, (GiveWay, Apart))
+        wrote = committed and self.written != ()
+        self.settings.counters.add_attempt(counts, self._round_trips, wrote, committed and not wrote)
         self.state = State.ENDED
         self.documents.close()
         return None if self.channel is None else self._let_go()

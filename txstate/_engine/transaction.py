@@ -33,6 +33,7 @@ def transact(
     body: Callable[[Attempt], Any],
     *,
     wanted: Wanted = _NOTHING,
+    plain: bool = False,
     finish: Callable[[Attempt, Any], Any] | None = None,
 ) -> Steps[Any]:
     """Run a function until an attempt of it commits.
@@ -41,6 +42,8 @@ def transact(
         settings: the store's.
         body: the function; called once per attempt.
         wanted: what the first attempt is to fetch before it calls the function.
+        plain: the function is about these documents, finds them in the attempt's, and is a plain one in both twins: it
+            is called from here.
         finish: makes the call's result of the function's, after the commit, while its documents can still be read.
 
     Returns:
@@ -53,10 +56,11 @@ def transact(
     """
     call = Pursuit(settings)
     attempt = call.first()
+    given = wanted if plain else None
     shortfall: Shortfall | None = None
     try:
         while True:
-            outcome, result = yield from _once(attempt, body, wanted, call)
+            outcome, result = yield from _once(attempt, body, wanted, given, call)
             tell(attempt, outcome)
             if isinstance(outcome, Committed):
                 call.committed(attempt, outcome.shortfall)
@@ -93,7 +97,11 @@ def transact(
 
 
 def _once(
-    attempt: Attempt, body: Callable[[Attempt], Any], wanted: Wanted, call: Pursuit
+    attempt: Attempt,
+    body: Callable[[Attempt], Any],
+    wanted: Wanted,
+    given: Wanted | None,
+    call: Pursuit,
 ) -> Steps[tuple[Committed | Conflict | GiveWay | Outage | Apart | Refused, Any]]:
     """One attempt, up to its outcome."""
     try:
@@ -102,8 +110,14 @@ def _once(
                 yield from attempt.begin(wanted)
             if not attempt.documents.ready(wanted):
                 yield from attempt.read(wanted, prefetch=True)
-            call.attribute(attempt)
-        result = yield Call(body, (attempt,))
+            if attempt.number > 1:
+                call.attribute(attempt)
+        if given is None:
+            result = yield Call(body, (attempt,))
+        else:
+            if not attempt.hand_out(given):
+                yield from attempt.read(given)
+            result = body(attempt)
         if attempt.state is State.RUNNING:
             return (yield from commit(attempt)), result
     except GeneratorExit:
