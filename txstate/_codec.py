@@ -24,6 +24,7 @@ VERSION_FIELD = b"__version__"
 VERSION_END = 2**53
 """Versions are below this, so that clients that count in doubles read them exactly."""
 _VERSION_DIGITS = len(str(VERSION_END))
+_ZERO = ord("0")
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 MAX_DEPTH = 254
@@ -178,10 +179,13 @@ def decode_version(raw: bytes | None, *, key: str) -> int:
     """
     if raw is None:
         return 1
-    if raw.isdigit() and len(raw) <= _VERSION_DIGITS and not raw.startswith(b"0"):
-        version = int(raw)
-        if version < VERSION_END:
-            return version
+    if (
+        raw.isdigit()
+        and len(raw) <= _VERSION_DIGITS
+        and raw[0] != _ZERO
+        and (version := int(raw)) < VERSION_END
+    ):
+        return version
     message = (
         f"holds {raw[:40]!r}, not a version from 1 to 2**53 - 1; remove this field, then the version is 1"
     )

@@ -6,6 +6,7 @@ compared with what was read at commit. Knows nothing of commands, connections an
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from txstate._changes import KEEP, MISSING, NOT_LOADED, Changes, Keep, difference, dropped_fields
@@ -56,40 +57,24 @@ class Record:
         committed_version: the version that its commit wrote; None before.
     """
 
-    __slots__ = (
-        "_decided",
-        "_deleted",
-        "_hidden",
-        "_raw",
-        "_touched",
-        "_values",
-        "committed_version",
-        "existed",
-        "exists",
-        "guard",
-        "has_version",
-        "key",
-        "loaded",
-        "pending",
-        "ttl",
-        "version",
-        "whole",
-    )
+    # A record begins with all of these; most never get another value.
+    loaded = whole = existed = exists = has_version = False
+    version = 0
+    ttl: int | Keep | None = KEEP
+    committed_version: int | None = None
+    pending: Mapping[str, int] = MappingProxyType({})
+    _raw: Mapping[bytes, bytes | None] = MappingProxyType(
+        {}
+    )  # as read, never changed; None: known to be missing
+    _hidden = False  # what was read is not seen any more: deleted or replaced
+    _deleted = False
+    _decided: Changes | None = None
 
     def __init__(self, key: str, guard: Guard) -> None:
         self.key = key
         self.guard = guard
-        self.loaded = self.whole = self.existed = self.exists = self.has_version = False
-        self.version = 0
-        self.ttl: int | Keep | None = KEEP
-        self.committed_version: int | None = None
-        self._raw: Mapping[bytes, bytes | None] = {}  # as read, never changed; None: known to be missing
         self._values: dict[str, JSON] = {}  # decoded or assigned, live; MISSING: removed
         self._touched: dict[str, None] = {}  # names whose value may differ from what was read, in order
-        self._hidden = False  # what was read is not seen any more: deleted or replaced
-        self._deleted = False
-        self.pending: dict[str, int] = {}
-        self._decided: Changes | None = None
 
     @classmethod
     def read(cls, key: str, guard: Guard, fields: Mapping[bytes, bytes | None], *, whole: bool) -> Record:
@@ -130,9 +115,9 @@ class Record:
         self.has_version = version is not None
         self.version = decode_version(version, key=self.key) if exists else 0
         if self.pending:
-            for name, by in list(self.pending.items()):
+            for name, by in self.pending.items():
                 if self.look(name) is not NOT_LOADED:
-                    del self.pending[name]
+                    self._forget_pending(name)
                     self.increment(name, by)
 
     def missing(self, fields: Sequence[str] | None) -> tuple[bytes, ...] | None:
@@ -264,8 +249,8 @@ class Record:
         # `doc["x"] += [1]` assigns the live list to itself: what was handed out must stay live
         if value is not values.get(name, MISSING):
             values[name] = copy
-        if self.pending:
-            self.pending.pop(name, None)
+        if name in self.pending:
+            self._forget_pending(name)
         self.exists = True
 
     def remove(self, name: str) -> None:
@@ -294,8 +279,9 @@ class Record:
             by = self._integer(normalize(by, key=self.key, field=name), name, "is incremented by an int, not")
         value = self.look(name)
         if value is NOT_LOADED:
-            self.pending[name] = self.pending.get(name, 0) + by
-            return self.pending[name]
+            total = self.pending.get(name, 0) + by
+            self.pending = {**self.pending, name: total}
+            return total
         total = by if value is MISSING else self._integer(value, name, "is no integer but") + by
         self.assign(name, total)  # refuses what does not fit
         return total
@@ -350,6 +336,10 @@ class Record:
         }
 
     # Helpers
+
+    def _forget_pending(self, name: str) -> None:
+        # Replaced, not changed: `load` is going through it.
+        self.pending = {waiting: by for waiting, by in self.pending.items() if waiting != name}
 
     def _complete(self) -> bool:
         return self.whole or self._hidden

@@ -191,14 +191,19 @@ class Counters:
             for name, count in counts.items():
                 totals[name] += count
 
-    def add_attempt(self, attempts: int, round_trips: int, commits: int, reads: int) -> None:
-        """The same for what each attempt ends with, without the cost of keywords."""
+    def add_attempt(self, round_trips: int, completed: str | None) -> None:
+        """The same for one attempt, without the cost of keywords.
+
+        Args:
+            round_trips: what it took.
+            completed: what it came to: ``"commits"`` or ``"reads"``; None: to nothing.
+        """
         totals = self._counts
         with _counting:
-            totals["attempts"] += attempts
+            totals["attempts"] += 1
             totals["round_trips"] += round_trips
-            totals["commits"] += commits
-            totals["reads"] += reads
+            if completed is not None:
+                totals[completed] += 1
 
     def stats(self) -> Stats:
         """The counts as of now, all of the same moment."""

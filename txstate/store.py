@@ -7,11 +7,10 @@ differs only in who waits.
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
 from inspect import isawaitable
 from threading import get_ident
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from txstate._core import StoreBase
 from txstate._docs import KEEP, Doc, Keep
@@ -22,6 +21,7 @@ from txstate._drivers.sync import SyncDriver
 from txstate._engine import everywhere, plain
 from txstate._engine.doubt import explain
 from txstate._engine.transaction import transact
+from txstate._running import Noted, NotedCoroutine, outside
 from txstate.errors import UsageError, VersionMismatch
 from txstate.tx import AsyncTx, Tx, listed
 
@@ -39,11 +39,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _UNFINISHED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
-_Running: TypeAlias = tuple[tuple[tuple[int, int], "Attempt"], ...]
 _NOTHING: Final[Wanted] = {}
-_running: Final[ContextVar[_Running]] = ContextVar("txstate_running", default=())
-"""The attempts around this code, each with its store and its thread or task. An entry counts while its attempt does, so
-that one which an interruption left behind does no harm."""
 
 
 class Store(StoreBase[SyncDriver]):
@@ -108,7 +104,8 @@ class Store(StoreBase[SyncDriver]):
                 )
             return result
 
-        return cast("R", self._transact(body))
+        result: R = self._transact(body)
+        return result
 
     def get(self, key: str, fields: Sequence[str] | None = None) -> Snapshot | None:
         """The document as it is now, in one round trip; None if there is none.
@@ -183,7 +180,8 @@ class Store(StoreBase[SyncDriver]):
         def body(attempt: Attempt) -> str:
             return _updated(attempt.documents[key], function, if_version)
 
-        return cast("Snapshot", self._transact(body, {key: fields}, _snapshot))
+        result: Snapshot = self._transact(body, {key: fields}, _snapshot)
+        return result
 
     def put(
         self,
@@ -212,7 +210,8 @@ class Store(StoreBase[SyncDriver]):
         def body(attempt: Attempt) -> str:
             return _replaced(attempt.documents[key], mapping, if_version, expire)
 
-        return cast("Snapshot", self._transact(body, {key: None}, _snapshot))
+        result: Snapshot = self._transact(body, {key: None}, _snapshot)
+        return result
 
     def delete(self, key: str, *, if_version: int | None = None) -> bool:
         """Remove the document; whether there was one.
@@ -229,7 +228,8 @@ class Store(StoreBase[SyncDriver]):
         def body(attempt: Attempt) -> bool:
             return _removed(attempt.documents[key], if_version)
 
-        return cast("bool", self._transact(body, {key: None}))
+        result: bool = self._transact(body, {key: None})
+        return result
 
     def ttl(self, key: str) -> float | None:
         """Seconds until the document expires; None: it does not, or there is none.
@@ -275,13 +275,14 @@ class Store(StoreBase[SyncDriver]):
         assert driver is not None  # noqa: S101 - made by `_start`
         return driver
 
+    # Nothing is called on the way out of it: a call is a moment for a KeyboardInterrupt, whose cause must be set by then.
     def _transact(
         self,
         body: Callable[[Attempt], Any],
         wanted: Wanted = _NOTHING,
         finish: Callable[[Attempt, Any], Any] | None = None,
     ) -> Any:
-        noted = _Noted(body, _outside((id(self._core), get_ident())))
+        noted = Noted(body, outside((id(self._core), get_ident())))
         try:
             return self._driver.run(
                 transact(self._settings, noted, wanted=wanted, plain=bool(wanted), finish=finish)
@@ -350,7 +351,8 @@ class AsyncStore(StoreBase[AsyncDriver]):
                 "or make it one; nothing was applied"
             )
 
-        return cast("R", await self._transact(body))
+        result: R = await self._transact(body)
+        return result
 
     async def get(self, key: str, fields: Sequence[str] | None = None) -> Snapshot | None:
         """The document as it is now, in one round trip; None if there is none. See `Store.get`."""
@@ -383,7 +385,8 @@ class AsyncStore(StoreBase[AsyncDriver]):
         def body(attempt: Attempt) -> str:
             return _updated(attempt.documents[key], function, if_version)
 
-        return cast("Snapshot", await self._transact(body, {key: fields}, _snapshot))
+        result: Snapshot = await self._transact(body, {key: fields}, _snapshot)
+        return result
 
     async def put(
         self,
@@ -398,7 +401,8 @@ class AsyncStore(StoreBase[AsyncDriver]):
         def body(attempt: Attempt) -> str:
             return _replaced(attempt.documents[key], mapping, if_version, expire)
 
-        return cast("Snapshot", await self._transact(body, {key: None}, _snapshot))
+        result: Snapshot = await self._transact(body, {key: None}, _snapshot)
+        return result
 
     async def delete(self, key: str, *, if_version: int | None = None) -> bool:
         """Remove the document; whether there was one. See `Store.delete`."""
@@ -406,7 +410,8 @@ class AsyncStore(StoreBase[AsyncDriver]):
         def body(attempt: Attempt) -> bool:
             return _removed(attempt.documents[key], if_version)
 
-        return cast("bool", await self._transact(body, {key: None}))
+        result: bool = await self._transact(body, {key: None})
+        return result
 
     async def ttl(self, key: str) -> float | None:
         """Seconds until the document expires; None: it does not, or there is none. See `Store.ttl`."""
@@ -454,67 +459,11 @@ class AsyncStore(StoreBase[AsyncDriver]):
         finish: Callable[[Attempt, Any], Any] | None = None,
     ) -> Any:
         driver = await self._driver()
-        noting = _Noted if wanted else _NotedCoroutine
-        noted = noting(body, _outside((id(self._core), id(asyncio.current_task()))))
+        noting = Noted if wanted else NotedCoroutine
+        noted = noting(body, outside((id(self._core), id(asyncio.current_task()))))
         return await driver.run(
             transact(self._settings, noted, wanted=wanted, plain=bool(wanted), finish=finish)
         )
-
-
-class _Noted:
-    """A transaction's function, in a context that tells of its attempt.
-
-    Args:
-        body: the function.
-        here: the store, and the thread or task.
-
-    Attributes:
-        attempt: the latest one.
-    """
-
-    __slots__ = ("_body", "_here", "attempt")
-
-    def __init__(self, body: Callable[[Attempt], Any], here: tuple[int, int]) -> None:
-        self._body, self._here = body, here
-        self.attempt: Attempt | None = None
-
-    def __call__(self, attempt: Attempt) -> Any:
-        """Run it once."""
-        self.attempt = attempt
-        token = _running.set((*_running.get(), (self._here, attempt)))
-        try:
-            return self._body(attempt)
-        finally:
-            _running.reset(token)
-
-
-class _NotedCoroutine(_Noted):
-    """The same of a coroutine function."""
-
-    __slots__ = ()
-
-    async def __call__(self, attempt: Attempt) -> Any:
-        """Run it once."""
-        token = _running.set((*_running.get(), (self._here, attempt)))
-        try:
-            return await self._body(attempt)
-        finally:
-            _running.reset(token)
-
-
-def _outside(here: tuple[int, int]) -> tuple[int, int]:
-    """The same store and place, in which no transaction is running.
-
-    Raises:
-        UsageError: one is. An inner transaction would commit once for each attempt of the outer one.
-    """
-    running = _running.get()
-    if running and any(place == here and attempt.in_function for place, attempt in running):
-        raise UsageError(
-            "a transaction of this store is running here already: an inner one would commit each time the outer one "
-            "is tried again. Pass on the tx instead of the store; nothing was applied"
-        )
-    return here
 
 
 def _name(function: Callable[..., Any]) -> str:

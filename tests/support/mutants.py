@@ -177,7 +177,7 @@ def hincrby_on_an_unread_field(monkeypatch: pytest.MonkeyPatch) -> None:
         yield from ()
         for record in attempt.records.values():
             pending[attempt.settings.redis_key(record.key)] = list(record.pending_increments().items())
-            record.pending.clear()
+            record.pending = {}
 
     def writes(*args: Any) -> list[Command]:
         increments = [

@@ -22,7 +22,7 @@ LAYERS = (
     {"_engine"},
     {"_drivers"},
     {"embedded"},
-    {"_target", "_core", "tx", "store", "transactional", "__init__"},
+    {"_target", "_core", "_running", "tx", "store", "transactional", "__init__"},
     {"cli", "testing", "__main__"},
 )
 """From the bottom up: modules, or whole packages, directly in txstate."""

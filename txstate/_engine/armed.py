@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
     from txstate._effects import Command
+    from txstate._engine.attempt import Attempt
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
 
@@ -154,6 +155,36 @@ class Tail:
         if raw.get(VERSION_FIELD) is None and not (self.timed and raw and fields is None):
             raise ReplyError("TXSTATE there is no version")
         return Record.read(key, NOBODY, raw, whole=fields is None)
+
+
+def tail_behind(attempt: Attempt, session: Session) -> Tail | None:
+    """What to send behind an attempt's EXEC, if arming its socket pays."""
+    channel, documents, last = attempt.channel, attempt.documents, attempt.tail
+    if channel is None or not channel.hot or (attempt.read_set.reads and attempt.read_set.volatile()):
+        return None
+    if last is not None and not last.timed and last.session is session and last.wanted == documents.asked:
+        return last
+    if not session.flags or session.field_ttls is FieldTTLs.UNCOUNTED:
+        return None
+    timed = not all(record.has_version for record in documents.records.values())
+    return Tail(attempt.settings, session, attempt.signature, documents.asked, timed=timed)
+
+
+def rearm(attempt: Attempt) -> None:
+    """Leave an attempt's socket armed with what was read and not changed, if that pays."""
+    channel, read_set = attempt.channel, attempt.read_set
+    if channel is None or channel.session is None or not channel.hot or read_set.unproven:
+        return
+    plain = (
+        not read_set.claimed
+        and not attempt.ttls
+        and not attempt.documents.widened
+        and not read_set.volatile()
+    )
+    # A claim belongs to this call; the read set that holds it must not become another's.
+    if plain and attempt.claim is None and channel.session.flags:
+        read_set.unproven = True
+        channel.session.armed = Armed(attempt.signature, read_set, attempt.documents.as_read(), attempt.tail)
 
 
 def _names_of(key: str, fields: Sequence[str] | None) -> Sequence[bytes] | None:

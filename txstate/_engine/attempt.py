@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from txstate._docs import Record
 from txstate._effects import NOTHING, Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
-from txstate._engine.armed import Armed, Spare, Tail, Wanted, signature_of
+from txstate._engine.armed import Spare, signature_of
 from txstate._engine.documents import Documents
 from txstate._engine.group import meet, wait_for_turn
 from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, failure, refusal
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
-from txstate._engine.session import FieldTTLs, connect
+from txstate._engine.session import connect
 from txstate._engine.state import Standing, State
 from txstate.errors import UsageError, WrongType
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from txstate._docs import Doc
     from txstate._effects import Channel, Command, Constant, Steps
+    from txstate._engine.armed import Tail, Wanted
     from txstate._engine.claims import Claim
     from txstate._engine.group import Member
     from txstate._engine.resolve import Evidence, Finding
@@ -58,6 +59,8 @@ class Attempt(Standing):
         member: its call's place among those of this process that want the same; None: it is on its own.
         apart: whether it has to be.
         writes: what its function has changed, once it has come to its end.
+        ttls: those that the function has asked for.
+        tail: what armed the snapshot that it began with, if one did.
     """
 
     # What few attempts come to have.
@@ -69,7 +72,7 @@ class Attempt(Standing):
     written: tuple[str, ...] = ()
     in_part: CommitUnknown | None = None
     _session: Session | None = None
-    _tail: Tail | None = None
+    tail: Tail | None = None
     _round_trips = 0
     _busy = False
 
@@ -93,7 +96,7 @@ class Attempt(Standing):
         self.read_set = ReadSet()
         if claim is not None:
             self.read_set.claim = claim
-        self._ttls: dict[str, TTLRead] = {}
+        self.ttls: dict[str, TTLRead] = {}
 
     @property
     def session(self) -> Session:
@@ -133,14 +136,6 @@ class Attempt(Standing):
         self.check_write()
         return self.documents.local(key, fields)
 
-    def hand_out(self, given: Wanted) -> bool:
-        """Make these the function's documents, as far as they are here already; whether all of them are."""
-        self.check_write()
-        complete = True
-        for key, fields in given.items():
-            complete = self.documents.local(key, fields) is not None and complete
-        return complete
-
     def read(self, wanted: Wanted, *, prefetch: bool = False) -> Steps[None]:
         """Fetch what is not here yet, in one round trip.
 
@@ -165,45 +160,15 @@ class Attempt(Standing):
         if self.read_set.unproven:
             yield from self._guarded(self._fetch([], wanted={}, prefetch=True), tuple(self.read_set.present))
 
-    def rearm(self) -> None:
-        """Leave the socket armed with what was read and not changed, if that pays."""
-        channel = self.channel
-        if channel is None or channel.session is None or not channel.hot or self.read_set.unproven:
-            return
-        plain = (
-            not self.read_set.claimed
-            and not self._ttls
-            and not self.documents.widened
-            and not self.read_set.volatile()
-        )
-        # A claim belongs to this call; the read set that holds it must not become another's.
-        if plain and self.claim is None and channel.session.flags:
-            self.read_set.unproven = True
-            channel.session.armed = Armed(self.signature, self.read_set, self.documents.as_read(), self._tail)
-
-    def tail(self, session: Session) -> Tail | None:
-        """What to send behind EXEC, if arming the socket pays."""
-        channel, wanted, last = self.channel, self.documents.asked, self._tail
-        if channel is None or not channel.hot or (self.read_set.reads and self.read_set.volatile()):
-            return None
-        timed = False
-        for record in self.documents.records.values():
-            timed = timed or not record.has_version
-        if last is not None and last.session is session and last.timed is timed and last.wanted == wanted:
-            return last
-        if not session.flags or session.field_ttls is FieldTTLs.UNCOUNTED:
-            return None
-        return Tail(self.settings, session, self.signature, wanted, timed=timed)
-
     def ttl(self, key: str) -> Steps[float | None]:
         """Seconds until the document expires, own writes included; None: it doesn't."""
         self.check_write()
-        if key not in self._ttls:
+        if key not in self.ttls:
             read = TTLRead(key, self.settings.redis_key(key))
             self._settle([key])
             yield from self._guarded(self._fetch([read], wanted={}, prefetch=False), (key,))
-            self._ttls[key] = read
-        left = self._ttls[key].left
+            self.ttls[key] = read
+        left = self.ttls[key].left
         if key in self.records:
             left = self.records[key].ttl_after(left)
         return None if left is None else left / 1000
@@ -239,7 +204,7 @@ class Attempt(Standing):
         if not channel.quiet():
             channel.drop()
         elif armed.signature == self.signature and self.claim is None:
-            self.read_set, self.documents.spares, self._tail = armed.read_set, armed.spares, armed.tail
+            self.read_set, self.documents.spares, self.tail = armed.read_set, armed.spares, armed.tail
 
     # The round trips.
 
@@ -290,9 +255,13 @@ class Attempt(Standing):
 
     def end(self) -> Channel | None:
         """End it, and count it. Returns the channel, if it was not released, for the next attempt."""
-        committed, counts = self.state is State.COMMITTED, not isinstance(self.verdict, (GiveWay, Apart))
-        wrote = committed and self.written != ()
-        self.settings.counters.add_attempt(counts, self._round_trips, wrote, committed and not wrote)
+        counters = self.settings.counters
+        if self.state is State.COMMITTED:
+            counters.add_attempt(self._round_trips, "commits" if self.written else "reads")
+        elif isinstance(self.verdict, (GiveWay, Apart)):
+            counters.add(round_trips=self._round_trips)
+        else:
+            counters.add_attempt(self._round_trips, None)
         self.state = State.ENDED
         self.documents.close()
         return None if self.channel is None else self._let_go()
@@ -355,12 +324,12 @@ class Attempt(Standing):
         slot = self.settings.slot(keys)
         if slot == self.slot:
             return
-        if self.documents.asked or self._ttls:
-            self.settings.slot([*self.documents.asked, *self._ttls, *keys])
+        if self.documents.asked or self.ttls:
+            self.settings.slot([*self.documents.asked, *self.ttls, *keys])
         channel, self.channel = self.channel, None
         if channel is not None:
             channel.release()
-        self.slot, self.signature, self._session, self._tail = slot, None, None, None
+        self.slot, self.signature, self._session, self.tail = slot, None, None, None
         self.read_set, self.documents.spares = ReadSet(), {}
         self.read_set.claim = self.claim
 

@@ -71,10 +71,9 @@ def tell(
         attempt: the leader's.
         outcome: how it ended; None: by an exception.
     """
-    if attempt.member is not None and leads(attempt):
-        group = attempt.member.group
-        if group is not None and group.relay is not None:
-            attempt.member.settle(attempt.finding, _told(attempt, outcome))
+    member = attempt.member
+    if member is not None and member.group is not None and member.group.relay is not None and leads(attempt):
+        member.settle(attempt.finding, _told(attempt, outcome))
 
 
 def _told(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from txstate._codec import decode_name
 from txstate._effects import NOTHING, Lost, Unreachable
+from txstate._engine.armed import rearm, tail_behind
 from txstate._engine.carried import carried
 from txstate._engine.confirm import confirmation_of
 from txstate._engine.doubt import in_doubt, settle
@@ -19,7 +20,7 @@ from txstate._engine.group import carry_others, is_carried
 from txstate._engine.guarded import guarded_verdict, guarded_write
 from txstate._engine.outcome import Committed, Conflict, Outage, Partial, Refused, failure, verdict
 from txstate._engine.resolve import Evidence
-from txstate._engine.writeset import commands_of, testimony, write_set
+from txstate._engine.writeset import commands_of, write_set
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +67,7 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Apart | Re
     if writes:
         return (yield from _write(attempt, writes, relay))
     yield from attempt.prove()
-    attempt.rearm()
+    rearm(attempt)
     return Committed()
 
 
@@ -76,15 +77,14 @@ def _carry_others(attempt: Attempt, leader: Member) -> Steps[Relay | None]:
         session = attempt.session
     except Unreachable:
         return None
-    return (
-        yield from carry_others(attempt, leader, lambda: Evidence(session.token, session.next_id(), None))
-    )
+    return (yield from carry_others(attempt, leader, lambda: Evidence(session.token, session.next_id())))
 
 
 def _write(
     attempt: Attempt, writes: Sequence[Write], relay: Relay | None
 ) -> Steps[Committed | Conflict | Outage | Refused]:
     """Send the transaction, with the tail that arms the socket behind it."""
+    settings, read_set = attempt.settings, attempt.read_set
     keys = list(map(_KEY, writes))
     footing = _footing(attempt, keys)
     if not isinstance(footing, tuple):
@@ -92,39 +92,40 @@ def _write(
     session, left = footing
     number = session.next_id() if relay is None else relay.evidence.number
     planned = _commands(attempt, session, writes, number)
-    volatile = attempt.read_set.volatile() if attempt.read_set.reads else ()
+    volatile = read_set.volatile() if read_set.reads else ()
     commands = [_MULTI, *(guarded_write(volatile, planned) if volatile else planned), _EXEC]
+    size = len(commands)
     # Half of what is left of the call at most, so that as much remains to resolve in.
     soon, broken = max(0.001, left / 2), None
-    confirmation = confirmation_of(attempt.settings.durability, soon / 2)
-    tail = attempt.tail(session)
-    attempt.doubt = Evidence(session.token, number, testimony(attempt, writes))
+    confirmation = confirmation_of(settings.durability, soon / 2)
+    tail = tail_behind(attempt, session)
+    attempt.doubt = Evidence(session.token, number, read_set.names, writes)
     try:
         replies: Sequence[object] = yield from attempt.exchange(
             [*commands, *confirmation.commands] if confirmation.commands else commands,
-            min(attempt.settings.timeout + confirmation.seconds, soon),
+            min(settings.timeout + confirmation.seconds, soon),
             NOTHING if tail is None else tail.commands,
         )
     except Lost as lost:
         if not lost.sent:
             attempt.doubt = None
         replies = lost.replies
-        if len(replies) >= len(commands):
-            settle(attempt, _judged(replies[: len(commands)], keys, guarded=bool(volatile)))
+        if len(replies) >= size:
+            settle(attempt, _judged(replies[:size], keys, guarded=bool(volatile)))
         if lost.interruption is not None:
             raise lost.interruption from None
-        if len(replies) < len(commands):
+        if len(replies) < size:
             return (yield from in_doubt(attempt, lost)) if lost.sent else Outage(lost)
         tail, broken = None, lost
     session.watching = tail is not None
-    outcome = _judged(replies[: len(commands)], keys, guarded=bool(volatile))
+    outcome = _judged(replies[:size], keys, guarded=bool(volatile))
     settle(attempt, outcome)
     if isinstance(outcome, Partial):
         assert attempt.in_part is not None  # noqa: S101 - set just now
         raise attempt.in_part
-    behind = replies[len(commands) :]
+    behind = replies[size:]
     if tail is not None and isinstance(outcome, (Committed, Conflict)):
-        tail.take(behind[len(confirmation.commands) :])
+        tail.take(behind[len(confirmation.commands) :] if confirmation.commands else behind)
     if confirmation.commands and isinstance(outcome, Committed):
         return Committed(confirmation.shortfall(behind, broken))
     return outcome

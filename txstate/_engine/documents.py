@@ -80,6 +80,15 @@ class Documents:
             return self.adopt(spare.record)
         return self._docs[key] if record.missing(fields) == () else None
 
+    def hand_out(self, given: Wanted) -> bool:
+        """Make these the function's, if all of them are here already; whether they are."""
+        if len(given) > 1 and not self.ready(given):
+            return False
+        for key, fields in given.items():  # noqa: SIM110 - it is most often one, and a generator expression costs more
+            if self.local(key, fields) is None:
+                return False
+        return True
+
     def ask(self, key: str, fields: Sequence[str] | None) -> tuple[Record, Sequence[bytes] | None]:
         """The function asks for a document. Returns its record, and what has to be read of it yet."""
         if self.local(key, fields) is not None:

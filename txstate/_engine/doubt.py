@@ -24,9 +24,11 @@ def settle(attempt: Attempt, outcome: Committed | Conflict | Outage | Refused | 
     """Enter the server's verdict into the attempt: nothing is in doubt any more."""
     if isinstance(outcome, Committed):
         attempt.state = State.COMMITTED
-        for write in attempt.writes:
-            write.record.committed_version = write.version
-        attempt.written = tuple(write.record.key for write in attempt.writes)
+        written = []
+        for record, _, version in attempt.writes:
+            record.committed_version = version
+            written.append(record.key)
+        attempt.written = tuple(written)
         return
     attempt.doubt = None
     if isinstance(outcome, Partial):

@@ -25,6 +25,7 @@ asked then. A replica that was promoted without the token, because replication i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txstate._codec import VERSION_FIELD
@@ -34,10 +35,11 @@ from txstate.errors import UsageError
 from txstate.resolution import Resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from txstate._effects import Channel, Command, Steps
     from txstate._engine.settings import Settings
+    from txstate._engine.writeset import Write
 
 _FENCE: Final = b"fence"
 _PAUSES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -49,12 +51,21 @@ class Evidence(NamedTuple):
     Attributes:
         token: the name of the token.
         number: what the commit wrote into it.
-        versions: for each document written, its hash and the version it had; None if one can't testify.
+        names: the documents' hashes.
+        writes: what was written to them.
     """
 
     token: bytes
     number: bytes
-    versions: tuple[tuple[bytes, bytes], ...] | None = None
+    names: Mapping[str, bytes] = MappingProxyType({})
+    writes: Sequence[Write] = ()
+
+    @property
+    def versions(self) -> list[tuple[bytes, bytes]]:
+        """For each document written, its hash and the version it had; none if one has no version of its own."""
+        if not all(write.record.has_version for write in self.writes):
+            return []
+        return [(self.names[record.key], b"%d" % record.version) for record, _, _ in self.writes]
 
     def __str__(self) -> str:
         return f"{self.number.decode()}@{self.token.decode()}"
@@ -161,17 +172,18 @@ def _fence(channel: Channel, evidence: Evidence, settings: Settings, timeout: fl
 
     NX, so that a token which the old EXEC wrote after all is never overwritten.
     """
-    if not evidence.versions:
+    versions = evidence.versions
+    if not versions:
         return Resolution.UNKNOWN
     commands: list[Command] = [
         ("SET", evidence.token, _FENCE, "NX", "EX", settings.token_ttl),
         ("GET", evidence.token),
-        *(("HGET", name, VERSION_FIELD) for name, _ in evidence.versions),
+        *(("HGET", name, VERSION_FIELD) for name, _ in versions),
     ]
     _, value, *found = yield from _exchange(channel, commands, settings, timeout)
     if value == evidence.number:
         return Resolution.COMMITTED
-    if value == _FENCE and found == [version for _, version in evidence.versions]:
+    if value == _FENCE and found == [version for _, version in versions]:
         return Resolution.NOT_COMMITTED
     return Resolution.UNKNOWN
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from txstate import events
 from txstate._effects import Call, Sleep
+from txstate._engine.armed import rearm
 from txstate._engine.carried import abide, carried, tell
 from txstate._engine.commit import commit
 from txstate._engine.doubt import interrupted
-from txstate._engine.group import is_carried
+from txstate._engine.group import Place, is_carried
 from txstate._engine.outcome import Apart, Committed, Conflict, GiveWay, Outage, Refused
 from txstate._engine.pursuit import Pursuit
 from txstate._engine.settings import logger
@@ -61,16 +62,16 @@ def transact(
     try:
         while True:
             outcome, result = yield from _once(attempt, body, wanted, given, call)
-            tell(attempt, outcome)
             if isinstance(outcome, Committed):
                 call.committed(attempt, outcome.shortfall)
                 if finish is not None:
                     result = finish(attempt, result)
                 attempt.release()
-                _leave(attempt)
+                _part(attempt, outcome)
                 yield from _call_back(attempt)
                 shortfall = outcome.shortfall
                 break
+            tell(attempt, outcome)
             pause = call.pause_after(outcome, attempt)
             wanted = attempt.wanted(wanted)
             if not isinstance(outcome, Outage):
@@ -87,10 +88,9 @@ def transact(
         call.give_up(error, attempt)
         raise
     finally:
-        tell(attempt)
         attempt.release()
+        _part(attempt)
         attempt.end()
-        _leave(attempt)
     if shortfall is not None:
         raise shortfall.error(result)
     return result
@@ -105,17 +105,17 @@ def _once(
 ) -> Steps[tuple[Committed | Conflict | GiveWay | Outage | Apart | Refused, Any]]:
     """One attempt, up to its outcome."""
     try:
-        if wanted:
-            if attempt.channel is None:
-                yield from attempt.begin(wanted)
-            if not attempt.documents.ready(wanted):
-                yield from attempt.read(wanted, prefetch=True)
-            if attempt.number > 1:
-                call.attribute(attempt)
+        if wanted and attempt.channel is None:
+            yield from attempt.begin(wanted)
+        # Most often everything is there: it came with the last commit on this connection.
+        there = given is not None and attempt.documents.hand_out(given)
+        if wanted and not there and not attempt.documents.ready(wanted):
+            yield from attempt.read(wanted, prefetch=True)
+        call.attribute(attempt)
         if given is None:
             result = yield Call(body, (attempt,))
         else:
-            if not attempt.hand_out(given):
+            if not there and not attempt.documents.hand_out(given):
                 yield from attempt.read(given)
             result = body(attempt)
         if attempt.state is State.RUNNING:
@@ -145,14 +145,16 @@ def _current(attempt: Attempt) -> Steps[bool]:
         yield from attempt.prove()
     except Condemned:
         return False
-    attempt.rearm()
+    rearm(attempt)
     return True
 
 
-def _leave(attempt: Attempt) -> None:
-    """The call needs the others no more, nor they its connection."""
-    if attempt.member is not None:
-        attempt.member.leave()
+def _part(attempt: Attempt, outcome: Committed | None = None) -> None:
+    """The call needs the others of its process no more, nor they its connection. May be repeated."""
+    member = attempt.member
+    if member is not None and member.place is not Place.OUT:
+        tell(attempt, outcome)
+        member.leave()
 
 
 def _call_back(attempt: Attempt) -> Steps[None]:

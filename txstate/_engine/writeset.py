@@ -41,19 +41,9 @@ def write_set(attempt: Attempt) -> list[Write]:
     for record in attempt.documents.records.values():
         changes = record.changes()
         if changes is not None:
-            version = record.version + 1 if changes.exists else 0
-            writes.append(Write(record, changes, version if version > time or not version else time))
+            version = max(record.version + 1, time) if changes.exists else 0
+            writes.append(Write(record, changes, version))
     return writes
-
-
-def testimony(attempt: Attempt, writes: Sequence[Write]) -> tuple[tuple[bytes, bytes], ...] | None:
-    """What the documents written can testify with; None if one has no version of its own."""
-    names, versions = attempt.read_set.names, []
-    for record, _, _ in writes:
-        if not record.has_version:
-            return None
-        versions.append((names[record.key], b"%d" % record.version))
-    return tuple(versions)
 
 
 def commands_of(attempt: Attempt, writes: Sequence[Write]) -> list[Command]:

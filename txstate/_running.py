@@ -1,0 +1,74 @@
+"""Which transactions run around a piece of code: an inner one on the same store would commit for each attempt of the outer."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from txstate.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from txstate._engine.attempt import Attempt
+
+_Running: TypeAlias = tuple[tuple[tuple[int, int], "Attempt"], ...]
+_running: Final[ContextVar[_Running]] = ContextVar("txstate_running", default=())
+"""The attempts around this code, each with its store and its thread or task. An entry counts while its attempt does, so
+that one which an interruption left behind does no harm."""
+
+
+def outside(here: tuple[int, int]) -> tuple[int, int]:
+    """The same store and place, in which no transaction is running.
+
+    Raises:
+        UsageError: one is. An inner transaction would commit once for each attempt of the outer one.
+    """
+    running = _running.get()
+    if running and any(place == here and attempt.in_function for place, attempt in running):
+        raise UsageError(
+            "a transaction of this store is running here already: an inner one would commit each time the outer one "
+            "is tried again. Pass on the tx instead of the store; nothing was applied"
+        )
+    return here
+
+
+class Noted:
+    """A transaction's function, in a context that tells of its attempt.
+
+    Args:
+        body: the function.
+        here: the store, and the thread or task.
+
+    Attributes:
+        attempt: the latest one.
+    """
+
+    __slots__ = ("_body", "_here", "attempt")
+
+    def __init__(self, body: Callable[[Attempt], Any], here: tuple[int, int]) -> None:
+        self._body, self._here = body, here
+        self.attempt: Attempt | None = None
+
+    def __call__(self, attempt: Attempt) -> Any:
+        """Run it once."""
+        self.attempt = attempt
+        token = _running.set((*_running.get(), (self._here, attempt)))
+        try:
+            return self._body(attempt)
+        finally:
+            _running.reset(token)
+
+
+class NotedCoroutine(Noted):
+    """The same of a coroutine function."""
+
+    __slots__ = ()
+
+    async def __call__(self, attempt: Attempt) -> Any:
+        """Run it once."""
+        token = _running.set((*_running.get(), (self._here, attempt)))
+        try:
+            return await self._body(attempt)
+        finally:
+            _running.reset(token)
