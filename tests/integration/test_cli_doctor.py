@@ -1,4 +1,7 @@
-"""`txstate doctor` on servers that are set up well, and on some that are misconfigured on purpose: a test a verdict."""
+"""`txstate doctor` on the promises P1 to P8: on servers that are set up well, and on some misconfigured on purpose.
+
+A test a verdict. What an acknowledged commit survives: test_cli_doctor_durability.py.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 from support.commands import printed, refused, run
+from support.diagnosis import ALL, BROKEN, CONDITIONAL, HOLDS, broken, standing, verdicts
 from support.poolers import Pooler
 from support.wire import eventually
 
@@ -23,28 +27,7 @@ if TYPE_CHECKING:
     from support.cluster import Cluster
     from support.servers import ServerHandle, StartServer
 
-HOLDS, CONDITIONAL, BROKEN = "holds", "holds as long as", "does not hold"
-
-
-def verdicts(url: str, *arguments: str) -> dict[str, dict[str, str]]:
-    """The verdicts by promise; the exit code says whether one is broken."""
-    done = run("doctor", url, "--json", *arguments)
-    found = {verdict["promise"]: verdict for verdict in json.loads(done.stdout)["verdicts"]}
-    assert done.returncode == any(verdict["standing"] == BROKEN for verdict in found.values())
-    return found
-
-
-def standing(url: str, promise: str, *arguments: str) -> tuple[str, str, str]:
-    found = verdicts(url, *arguments)[promise]
-    return found["standing"], found["reason"], found["remedy"]
-
-
-def broken(found: dict[str, dict[str, str]]) -> set[str]:
-    return {promise for promise, verdict in found.items() if verdict["standing"] == BROKEN}
-
-
-ALL = {f"P{number}" for number in range(1, 8)}
-"""What can be broken; P8 is honesty."""
+DURABILITY = [f"D{number}" for number in range(1, 6)]
 
 
 @pytest.fixture
@@ -68,7 +51,15 @@ def connected_replica(primary: ServerHandle, start_server: StartServer, **option
     return replica
 
 
-# A server as it should be.
+def fail_to_save(server: ServerHandle) -> None:
+    (server.directory / "dump.rdb").mkdir()  # in the way
+    with redis.Redis.from_url(server.url) as client:
+        client.set("k", "v")
+        client.bgsave()
+        eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
+
+
+# A server as it should be, and none.
 
 
 def test_doctor(server: ServerHandle) -> None:
@@ -76,11 +67,14 @@ def test_doctor(server: ServerHandle) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     kind = "Valkey" if server.name == "valkey9" else "Redis"
     assert done.stdout.startswith(f"{kind} {server.version}, primary, round trip ")
-    assert all(f"\nP{number} " in done.stdout for number in range(1, 9))
+    promises = [f"P{number}" for number in range(1, 9)]
+    assert all(f"\n{promise} " in done.stdout for promise in [*promises, *DURABILITY])
+    assert done.stdout.endswith("promises by default (P1 to P8) holds here.\n")
     assert "\x1b" not in done.stdout
     told = printed("doctor", "--json", "--url", server.url)
-    assert [verdict["promise"] for verdict in told["verdicts"]] == [f"P{number}" for number in range(1, 9)]
-    assert {verdict["standing"] for verdict in told["verdicts"]} == {HOLDS}
+    standings = {verdict["promise"]: verdict["standing"] for verdict in told["verdicts"]}
+    assert list(standings) == [*promises, *DURABILITY]
+    assert {standings[promise] for promise in promises} == {HOLDS}
     facts = told["facts"]
     assert (facts["refused"], facts["shows_flags"]) == ({}, True)
     assert facts["trial"] == {"queued": True, "stopped": True, "flagged": True}
@@ -91,6 +85,27 @@ def test_doctor(server: ServerHandle) -> None:
 
 def test_a_server_that_does_not_answer() -> None:
     assert "can't be reached" in refused(1, "doctor", "redis://127.0.0.1:1")
+
+
+def test_an_address_that_can_not_be_used(tmp_path: Path) -> None:
+    assert "write 'redis://localhost:6379'" in refused(2, "doctor", "localhost:6379")
+    assert "unknown scheme 'http'" in refused(2, "doctor", "http://localhost:6379")
+    assert "there is no folder" in refused(2, "doctor", str(tmp_path / "missing"))
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_cluster_that_is_none(valkey9: ServerHandle) -> None:
+    assert "no node tells of the cluster" in refused(1, "doctor", "redis+cluster://127.0.0.1:1")
+    named = f"redis+cluster://127.0.0.1:{valkey9.port}"
+    assert "Cluster mode is not enabled" in refused(1, "doctor", named)
+
+
+def test_what_is_refused_is_told_in_a_line_a_reason(valkey9: ServerHandle, user: str) -> None:
+    allow(valkey9, "~app:*", "+@all", "-config", "-role")
+    lines = run("doctor", user, "--namespace", "app:").stdout.splitlines()
+    (line,) = (line for line in lines if line.startswith("refused: "))
+    assert line.endswith(": NOPERM User limited has no permissions to run it")
+    assert ", CONFIG GET appendfsync, " in line
 
 
 def test_a_wrong_password(user: str) -> None:
@@ -114,12 +129,17 @@ def test_p1_is_conditional_with_replicas_and_their_lag_is_shown(start_server: St
     replica = connected_replica(primary, start_server)
     told, reason, remedy = standing(primary.url, "P1")
     assert (told, "failover can undo" in reason) == (CONDITIONAL, True)
-    assert "min-replicas-to-write" in remedy
+    assert "Replicas(1)" in remedy
     assert f"replica 127.0.0.1:{replica.port}: online, lag" in run("doctor", primary.url).stdout
+    assert "serves stale reads" in standing(primary.url, "P8")[1]
+    with redis.Redis.from_url(replica.url) as client:
+        client.config_set("replica-read-only", "no")
+    _, reason, remedy = standing(primary.url, "P1")
+    assert f"writes to replicas: 127.0.0.1:{replica.port} would" in reason
+    assert "replica-read-only yes" in remedy
     with redis.Redis.from_url(primary.url) as client:
-        client.config_set("min-replicas-to-write", 1)
-    assert "min-replicas-to-write" not in standing(primary.url, "P1")[2]
-    assert "Writes are refused without 1 replicas" in standing(primary.url, "P8")[1]
+        client.config_set("replica-read-only", "no")
+    assert f"127.0.0.1:{replica.port}, this server, once it is one" in standing(primary.url, "P1")[1]
     replica.stop()  # a primary that stops would wait for it
 
 
@@ -208,6 +228,25 @@ def test_p2_is_broken_where_keys_have_been_evicted(start_server: StartServer) ->
     assert (told, "CommitUnknown" in reason, "noeviction" in remedy) == (BROKEN, True, True)
 
 
+def test_p1_and_p2_are_conditional_where_the_server_does_not_tell(valkey9: ServerHandle, user: str) -> None:
+    allow(valkey9, "~*", "+@all", "-info")
+    found = verdicts(user)
+    assert {found[promise]["standing"] for promise in ("P1", "P2", "D1", "D2")} == {CONDITIONAL}
+    assert "whether it has replicas is not shown" in found["P1"]["reason"]
+    assert "not shown the memory policy" in found["P2"]["reason"]
+    assert found["D1"]["remedy"] == "let the user run INFO persistence"
+    assert found["D2"]["remedy"] == "let the user run INFO replication"
+
+
+def test_p2_is_broken_where_nothing_is_written_as_saving_fails(start_server: StartServer) -> None:
+    server = start_server(save="3600 1")
+    fail_to_save(server)
+    told, reason, remedy = standing(server.url, "P2")
+    assert (told, "MISCONF" in reason, "saving" in remedy) == (BROKEN, True, True)
+    assert "the last snapshot" in standing(server.url, "D1")[1]
+    server.stop(kill=True)  # it would not end without having saved
+
+
 def test_p2_is_broken_where_memory_is_full(start_server: StartServer) -> None:
     told, reason, remedy = standing(start_server(maxmemory="100kb").url, "P2")
     assert (told, "OOM" in reason, "maxmemory" in remedy) == (BROKEN, True, True)
@@ -267,6 +306,29 @@ def test_p5_is_broken_where_replicas_are_missing(start_server: StartServer) -> N
     assert "min-replicas-to-write" in found["P5"]["remedy"]
 
 
+@pytest.mark.parametrize("name", ["redis6", "redis8"])
+def test_p5_is_conditional_where_a_cut_log_can_apply_half_a_transaction(
+    start_server: StartServer, name: str
+) -> None:
+    server = start_server(name, appendonly="yes", appendfsync="always")
+    told, reason, remedy = standing(server.url, "P5")
+    assert (told, "at the second start" in reason, "BGREWRITEAOF" in remedy) == (CONDITIONAL, True, True)
+    with redis.Redis.from_url(server.url) as client:
+        client.config_set("aof-load-truncated", "no")
+    assert standing(server.url, "P5")[0] == HOLDS
+
+
+def test_p5_holds_where_a_cut_log_is_mended_by_the_server(start_server: StartServer) -> None:
+    assert standing(start_server(appendonly="yes", appendfsync="always").url, "P5")[0] == HOLDS
+
+
+def test_p7_is_conditional_where_redis_6_swaps_data_in(start_server: StartServer) -> None:
+    told, reason, remedy = standing(start_server("redis6", repl_diskless_load="swapdb").url, "P7")
+    assert (told, "repl-diskless-load swapdb" in reason) == (CONDITIONAL, True)
+    assert remedy.startswith("CONFIG SET repl-diskless-load disabled")
+    assert standing(start_server("redis8", repl_diskless_load="swapdb").url, "P7")[0] == HOLDS
+
+
 # P6 progress
 
 
@@ -281,35 +343,6 @@ def test_p6_is_broken_where_slots_are_served_by_nobody(start_server: StartServer
 
 
 # P8 what can't be promised is said
-
-
-@pytest.mark.parametrize(
-    ("options", "said", "mended"),
-    [
-        ({"appendonly": "yes", "appendfsync": "always"}, "costs nothing that was acknowledged", ""),
-        ({"appendonly": "yes", "appendfsync": "everysec"}, "up to about a second", "appendfsync always"),
-        ({"appendonly": "yes", "appendfsync": "no"}, "had not written yet", "appendfsync always"),
-        ({}, "Nothing is persisted", "appendonly yes"),
-        ({"save": "3600 1"}, "last snapshot (3600 1)", "appendonly yes"),
-    ],
-)
-def test_p8_says_what_a_crash_costs(
-    start_server: StartServer, options: dict[str, str], said: str, mended: str
-) -> None:
-    told, reason, remedy = standing(start_server(**options).url, "P8")
-    assert (told, said in reason) == (HOLDS, True)
-    assert mended in remedy
-    assert bool(mended) == bool(remedy)
-
-
-def test_p8_says_that_saving_fails(start_server: StartServer) -> None:
-    server = start_server(save="3600 1", stop_writes_on_bgsave_error="no")
-    (server.directory / "dump.rdb").mkdir()  # in the way
-    with redis.Redis.from_url(server.url) as client:
-        client.set("k", "v")
-        client.bgsave()
-        eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err")
-    assert "Persistence is failing: the last snapshot" in standing(server.url, "P8")[1]
 
 
 def test_p8_says_that_a_clock_is_off(valkey9: ServerHandle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import redis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from txstate._drivers.source import Source
 
 
 class Asker:
@@ -27,13 +34,21 @@ class Asker:
             *command: the command.
             name: under which a refusal is remembered; by default the command's first word.
         """
-        self.asking = name or str(command[0])
+        asking = name or str(command[0])
+        answer = self.try_asking(*command, name=asking)
+        if isinstance(answer, redis.ResponseError):
+            self.refused[asking] = answer_of(answer)
+            return None
+        return answer
+
+    def try_asking(self, *command: Any, name: str) -> Any:
+        """The answer, as it came, also when it is an error: such a refusal is not remembered."""
+        self.asking = name
         try:
             self._connection.send_command(*command)
             answer = self._connection.read_response()
         except redis.ResponseError as error:
-            self.refused[self.asking] = answer_of(error)
-            answer = None
+            answer = error
         self.asking = None
         return answer
 
@@ -49,6 +64,26 @@ class Asker:
         """One setting; None when it may not be seen."""
         answer = self.ask("CONFIG", "GET", name, name=f"CONFIG GET {name}")
         return answer[1].decode() if answer else None
+
+
+@contextmanager
+def connected(source: Source, timeout: float) -> Iterator[Asker]:
+    """Connect, and ask meanwhile.
+
+    Args:
+        source: where the connection comes from.
+        timeout: for connecting and for each answer, in seconds.
+
+    Raises:
+        redis.RedisError: it can't be reached, or lets nobody in.
+    """
+    settings = {**source.settings, "protocol": 2, "decode_responses": False}
+    connection = replace(source, settings=settings).connection(timeout)
+    try:
+        connection.connect()
+        yield Asker(connection)
+    finally:
+        connection.disconnect()
 
 
 def answer_of(error: redis.RedisError) -> str:

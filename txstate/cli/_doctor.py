@@ -1,6 +1,8 @@
 """`txstate doctor`: which promises hold on this server, and why."""
 
+import re
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,10 +11,12 @@ from rich.padding import Padding
 from rich.text import Text
 
 from txstate import Store, UsageError
-from txstate.cli._facts import Facts
+from txstate._target import target_of
+from txstate.cli._facts import Facts, Sentinels
+from txstate.cli._judge import judge_all
 from txstate.cli._options import AsJson, Namespace, Url, prefix, print_json, target
 from txstate.cli._probe import gather
-from txstate.cli._verdicts import Standing, Verdict, judge_all
+from txstate.cli._standing import Standing, Verdict
 
 _STYLES = {Standing.HOLDS: "green", Standing.CONDITIONAL: "yellow", Standing.BROKEN: "bold red"}
 
@@ -32,36 +36,45 @@ def doctor(
 ) -> None:
     """Tell which promises hold on this server.
 
-    And why, and what would mend it. Tries what the library needs on a key of its own, which it removes. Exit code 1: a promise does not hold.
+    And why, what would mend it, and what an acknowledged commit survives there. Tries what the library needs on a key of its own, which it removes. Exit code 1: something that is promised by default (P1 to P8) does not hold.
     """
     named = server if server is not None else target(context, url)
     if named is None:
         raise UsageError(
             "no server was named: txstate doctor redis://host:6379/0 (or a folder), or set TXSTATE_URL"
         )
+    folder = target_of(named, None, "everysec", asynchronous=False).folder
+    if folder is not None and not Path(folder).exists():
+        raise UsageError(f"there is no folder {folder!r}; an address has a scheme: redis://host:6379/0")
     with Store(named) as store:
-        nodes = gather(store.url, prefix(context, namespace))
-    verdicts = judge_all(nodes)
+        nodes, sentinels = gather(store.url, prefix(context, namespace))
+    verdicts = judge_all(nodes, sentinels)
     if as_json:
         told = [asdict(facts) for facts in nodes]
-        print_json({"facts": told[0], "nodes": told, "verdicts": [asdict(verdict) for verdict in verdicts]})
+        print_json(
+            {
+                "facts": told[0],
+                "nodes": told,
+                "sentinels": None if sentinels is None else asdict(sentinels),
+                "verdicts": [asdict(verdict) for verdict in verdicts],
+            }
+        )
     else:
-        _show(Console(highlight=False), nodes, verdicts)
-    raise typer.Exit(any(verdict.standing is Standing.BROKEN for verdict in verdicts))
+        _show(Console(highlight=False), nodes, sentinels, verdicts)
+    raise typer.Exit(any(verdict.breach for verdict in verdicts))
 
 
-def _show(console: Console, nodes: list[Facts], verdicts: list[Verdict]) -> None:
+def _show(console: Console, nodes: list[Facts], sentinels: Sentinels | None, verdicts: list[Verdict]) -> None:
     plain = not console.is_terminal
+    if sentinels is not None:
+        console.print(_around(sentinels), soft_wrap=plain, markup=False)
     for facts in nodes:
         for line in _summary(facts):
             console.print(line, soft_wrap=plain, markup=False)
     told = ""
     for verdict in verdicts:
         console.print()
-        head = Text.assemble(
-            (f"{verdict.promise} {verdict.title}: ", "bold"),
-            (str(verdict.standing), _STYLES[verdict.standing]),
-        )
+        head = Text.assemble((f"{verdict.promise} {verdict.title}: ", "bold"), _standing(verdict))
         console.print(head)
         said = [verdict.reason if verdict.reason != told else "for the same reason"]
         if verdict.remedy and verdict.reason != told:
@@ -73,6 +86,30 @@ def _show(console: Console, nodes: list[Facts], verdicts: list[Verdict]) -> None
                 console.print(f"   {text}", soft_wrap=True, markup=False)
             else:
                 console.print(Padding(Text(text), (0, 0, 0, 3)))
+    console.print()
+    console.print(_conclusion(verdicts))
+
+
+def _standing(verdict: Verdict) -> tuple[str, str]:
+    """How it stands, and in which style: what is not promised is no alarm."""
+    alarming = verdict.standing is not Standing.BROKEN or verdict.breach
+    return str(verdict.standing), _STYLES[verdict.standing] if alarming else "yellow"
+
+
+def _conclusion(verdicts: list[Verdict]) -> Text:
+    broken = [verdict.promise for verdict in verdicts if verdict.breach]
+    if not broken:
+        return Text("What the library promises by default (P1 to P8) holds here.", "green")
+    return Text(f"What the library promises by default does not hold here: {', '.join(broken)}.", "bold red")
+
+
+def _around(sentinels: Sentinels) -> str:
+    """The sentinels in a line."""
+    answered = sentinels.asked - len(sentinels.silent)
+    return (
+        f"sentinels of {sentinels.service}: {answered} of {sentinels.asked} answer, {sentinels.known} known; quorum "
+        f"{sentinels.quorum}, down after {sentinels.down_after_s:g} s"
+    )
 
 
 def _summary(facts: Facts) -> list[str]:
@@ -95,7 +132,9 @@ def _summary(facts: Facts) -> list[str]:
     for replica in facts.replicas or ():
         lag = "lag not shown" if replica.lag_s is None else f"lag {replica.lag_s} s"
         behind = "" if replica.behind_bytes is None else f", {replica.behind_bytes:,} bytes behind"
-        lines.append(f"replica {replica.address}: {replica.state}, {lag}{behind}")
+        takes = ", takes writes" if replica.read_only is False else ""
+        never = ", never promoted" if replica.priority == 0 else ""
+        lines.append(f"replica {replica.address}: {replica.state}, {lag}{behind}{takes}{never}")
     if facts.min_replicas:
         lines.append(
             f"min-replicas-to-write {facts.min_replicas}, min-replicas-max-lag {facts.min_replicas_lag_s} s"
@@ -104,5 +143,12 @@ def _summary(facts: Facts) -> list[str]:
         lines.append(f"clock: {facts.clock_ahead_s:+.3f} s from this machine's")
     if facts.field_ttls:
         lines.append(f"hashes with fields that expire one by one: {facts.field_ttls}")
-    lines += [f"refused: {name}: {answer}" for name, answer in facts.refused.items()]
-    return lines
+    return lines + _refusals(facts)
+
+
+def _refusals(facts: Facts) -> list[str]:
+    """What was refused, by the answer, which names the command in each of them."""
+    found: dict[str, list[str]] = {}
+    for name, answer in facts.refused.items():
+        found.setdefault(re.sub("the '[^']*' command", "it", answer), []).append(name)
+    return [f"refused: {', '.join(names)}: {answer}" for answer, names in found.items()]

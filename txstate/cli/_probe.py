@@ -20,26 +20,31 @@ from txstate import ServerRefused, StoreUnavailable
 from txstate._engine.session import client_flags, role_of
 from txstate._engine.settings import RESERVED
 from txstate._engine.slots import SLOTS, tag_for
-from txstate.cli._asker import Asker, code_of
+from txstate.cli._asker import code_of, connected
 from txstate.cli._facts import Facts, Replica
-from txstate.cli._nodes import nodes_of
+from txstate.cli._nodes import nodes_of, server_at
 from txstate.cli._servers import name_of
-from txstate.cli._trial import NEEDED, try_out
+from txstate.cli._trial import NEEDED, try_out, try_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from txstate._drivers.source import Source
+    from txstate.cli._asker import Asker
+    from txstate.cli._facts import Sentinels
     from txstate.cli._nodes import Node
 
 _PINGS: Final = 50
 _TIMEOUT: Final = 5.0
+_PATIENCE: Final = 1.0
+"""Seconds for a replica: it may be reachable for its primary only."""
 _TTL_MS: Final = 10_000
 """Life of the throw-away key, in milliseconds, should it not be removed."""
 _VOLATILE: Final = ("subexpiry", "keys_with_volatile_items")
 
 
-def gather(url: str, namespace: str) -> list[Facts]:
-    """Ask the server, or each primary of a cluster.
+def gather(url: str, namespace: str) -> tuple[list[Facts], Sentinels | None]:
+    """Ask the server, or each primary of a cluster, or the sentinels and whom they name.
 
     Args:
         url: where.
@@ -49,24 +54,21 @@ def gather(url: str, namespace: str) -> list[Facts]:
         StoreUnavailable: it can't be reached.
         ServerRefused: it does not let this user in.
     """
-    return [_ask_node(node, namespace) for node in nodes_of(url, namespace)]
+    nodes, sentinels = nodes_of(url, namespace)
+    return [_ask_node(node, namespace) for node in nodes], sentinels
 
 
 def _ask_node(node: Node, namespace: str) -> Facts:
-    settings = {**node.source.settings, "protocol": 2, "decode_responses": False}
-    plain = replace(node.source, settings=settings)
     askers: list[Asker] = []
     try:
         with ExitStack() as opened:
-            for _ in range(2):
-                connection = plain.connection(_TIMEOUT)
-                opened.callback(connection.disconnect)
-                connection.connect()
-                askers.append(Asker(connection))
+            askers += (opened.enter_context(connected(node.source, _TIMEOUT)) for _ in range(2))
             asker, other = askers
             return _gather(asker, other, node, namespace)
-    except (redis.AuthenticationError, redis.ResponseError) as error:
+    except redis.AuthenticationError as error:
         raise ServerRefused(f"the server does not let this user in: {error}", code=code_of(error)) from error
+    except redis.ResponseError as error:
+        raise ServerRefused(f"the server refuses the connection: {error}", code=code_of(error)) from error
     except redis.RedisError as error:
         asked = next((asker.asking for asker in askers if asker.asking), None)
         what = (
@@ -74,17 +76,26 @@ def _ask_node(node: Node, namespace: str) -> Facts:
             if asked
             else "the server can't be reached:"
         )
-        raise StoreUnavailable(f"{what} {error}") from error
+        tls = (
+            ""
+            if asked or not issubclass(node.source.kind, redis.SSLConnection)
+            else " (is TLS spoken there?)"
+        )
+        raise StoreUnavailable(f"{what} {error}{tls}") from error
 
 
 def _gather(asker: Asker, other: Asker, node: Node, namespace: str) -> Facts:
     key = f"{namespace}{RESERVED}doctor:{tag_for(namespace, node.slot)}{secrets.token_hex(12)}"
     flags = _try_commands(asker, key)
-    trial = None if asker.refused.keys() & NEEDED else try_out(asker, other, key, _TTL_MS)
     server, memory, persistence = asker.info("server"), asker.info("memory"), asker.info("persistence")
     replication, stats, cluster = asker.info("replication"), asker.info("stats"), asker.info("cluster")
     hello = asker.ask("HELLO")
     kind, version = name_of(server, hello)
+    replicas = _replicas(replication)
+    trial = waited = None
+    if not asker.refused.keys() & NEEDED:
+        trial = try_out(asker, other, key, _TTL_MS)
+        waited = try_waiting(asker, key, _TTL_MS, followed=replicas != ())
     role = role_of(asker.ask("ROLE")) or role_of(hello)
     aof = persistence.get("aof_enabled")
     return Facts(
@@ -92,14 +103,17 @@ def _gather(asker: Asker, other: Asker, node: Node, namespace: str) -> Facts:
         kind=kind,
         version=version,
         role=role.decode() if role else replication.get("role"),
-        replicas=_replicas(replication),
+        replicas=None if replicas is None else tuple(_look_at(each, node.source) for each in replicas),
         min_replicas=_number(asker.config("min-replicas-to-write")),
         min_replicas_lag_s=_number(asker.config("min-replicas-max-lag")),
+        replica_read_only=_yes(asker.config("replica-read-only")),
+        diskless_load=asker.config("repl-diskless-load"),
         cluster=cluster["cluster_enabled"] == "1" if "cluster_enabled" in cluster else None,
-        named_as_cluster=node.slot is not None,
+        named_as=node.named_as,
         slots_unserved=_unserved(asker) if node.slot is not None else 0,
         aof=None if aof is None else aof == "1",
         fsync=asker.config("appendfsync"),
+        loads_truncated=_yes(asker.config("aof-load-truncated")),
         snapshots=asker.config("save"),
         persistence_failing=_failing(persistence),
         maxmemory=_number(memory.get("maxmemory")),
@@ -111,6 +125,7 @@ def _gather(asker: Asker, other: Asker, node: Node, namespace: str) -> Facts:
         refused=asker.refused,
         shows_flags=flags,
         trial=trial,
+        waited=waited,
     )
 
 
@@ -172,6 +187,21 @@ def _replicas(replication: Mapping[str, str]) -> tuple[Replica, ...] | None:
     return tuple(found)
 
 
+def _look_at(replica: Replica, source: Source) -> Replica:
+    """Ask a replica itself for what its primary doesn't know; where it can't be reached, that stays unknown."""
+    host, _, port = replica.address.rpartition(":")
+    try:
+        with connected(server_at(source, (host, int(port))), _PATIENCE) as asker:
+            return replace(
+                replica,
+                read_only=_yes(asker.config("replica-read-only")),
+                diskless_load=asker.config("repl-diskless-load"),
+                priority=_number(asker.config("replica-priority")),
+            )
+    except (redis.RedisError, ValueError):
+        return replica
+
+
 def _failing(persistence: Mapping[str, str]) -> tuple[str, ...]:
     watched = {
         "rdb_last_bgsave_status": "the last snapshot",
@@ -205,6 +235,10 @@ def _clock_ahead(asker: Asker) -> float | None:
     if not isinstance(told, list):
         return None
     return int(told[0]) + int(told[1]) / 1_000_000 - (before + time.time()) / 2
+
+
+def _yes(text: str | None) -> bool | None:
+    return None if text is None else text == "yes"
 
 
 def _number(text: str | None) -> int | None:

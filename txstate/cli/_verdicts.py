@@ -1,46 +1,15 @@
-"""What a server's settings mean for the promises: facts in, verdicts out. Pure code.
-
-The promises are numbered as in the documentation. "Holds as long as" names a condition that nobody can check from
-here; "does not hold" is a finding.
-"""
+"""What a server's settings mean for the promises P1 to P8, numbered as in the documentation. Pure code."""
 
 from __future__ import annotations
 
-import enum
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from txstate.cli._standing import Condition, Finding, Standing, Verdict, under
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
 
     from txstate.cli._facts import Facts
-
-
-class Standing(enum.StrEnum):
-    """How a promise stands on this server."""
-
-    HOLDS = "holds"
-    CONDITIONAL = "holds as long as"
-    BROKEN = "does not hold"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """One promise's.
-
-    Attributes:
-        promise: ``"P1"`` to ``"P8"``.
-        title: what is promised.
-        standing: how it stands.
-        reason: why; after `CONDITIONAL`, the condition.
-        remedy: what would mend it; empty when there is nothing to mend.
-    """
-
-    promise: str
-    title: str
-    standing: Standing
-    reason: str
-    remedy: str = ""
 
 
 TITLES: Final = {
@@ -69,7 +38,7 @@ _REMEDIES: Final = {
 }
 
 
-def judge(facts: Facts) -> list[Verdict]:
+def promises(facts: Facts) -> list[Verdict]:
     """Judge every promise, in order."""
     return [
         _verdict("P1", _blocked(facts, (*_TRANSACTION, *_READ)) or _one_order(facts)),
@@ -79,49 +48,20 @@ def judge(facts: Facts) -> list[Verdict]:
         _verdict("P5", _blocked(facts, (*_TRANSACTION, *_WRITE)) or _all_or_nothing(facts)),
         _verdict("P6", _blocked(facts, _TRANSACTION) or _progress(facts)),
         _verdict("P7", _blocked(facts, _TRANSACTION) or _other_writers(facts)),
-        _verdict("P8", (Standing.HOLDS, " ".join(_said(facts)), _durability_remedy(facts))),
+        _verdict("P8", (Standing.HOLDS, " ".join(_said(facts)), "")),
     ]
 
 
-def judge_all(nodes: Sequence[Facts]) -> list[Verdict]:
-    """Judge every promise for several nodes: it stands as it does on the worst of them."""
-    judged = [(node.address, judge(node)) for node in nodes]
-    return [_worst([(address, verdicts[at]) for address, verdicts in judged]) for at in range(len(TITLES))]
-
-
-def _worst(found: Sequence[tuple[str, Verdict]]) -> Verdict:
-    """The worst verdict on one promise; it names its nodes, unless it is the same everywhere."""
-    ranks = list(Standing)
-    worst = max((verdict.standing for _, verdict in found), key=ranks.index)
-    reasons: dict[str, list[str]] = {}
-    for address, verdict in found:
-        if verdict.standing is worst:
-            reasons.setdefault(verdict.reason, []).append(address)
-    first = next(verdict for _, verdict in found if verdict.standing is worst)
-    if len(reasons) == 1 and len(next(iter(reasons.values()))) == len(found):
-        return first
-    named = "; ".join(f"{', '.join(addresses)}: {reason}" for reason, addresses in reasons.items())
-    return replace(first, reason=named)
-
-
-_Finding = tuple[Standing, str, str]
-
-
-def _verdict(promise: str, finding: _Finding) -> Verdict:
+def _verdict(promise: str, finding: Finding) -> Verdict:
     standing, reason, remedy = finding
     return Verdict(promise=promise, title=TITLES[promise], standing=standing, reason=reason, remedy=remedy)
 
 
-def _blocked(facts: Facts, needed: tuple[str, ...]) -> _Finding | None:
+def _blocked(facts: Facts, needed: tuple[str, ...]) -> Finding | None:
     """What keeps the library from working here at all, if something does."""
     if facts.role not in (None, "master"):
-        kind = "a sentinel" if facts.role == "sentinel" else "a replica"
-        return (
-            Standing.BROKEN,
-            f"this is {kind}, not a primary: the library refuses to work on it",
-            "give the address of the primary",
-        )
-    if facts.cluster and not facts.named_as_cluster:
+        return _no_primary(facts)
+    if facts.cluster and facts.named_as != "cluster":
         return (
             Standing.BROKEN,
             "this is one node of a cluster, and was named as a server of its own: it refuses the keys of other nodes",
@@ -138,7 +78,27 @@ def _blocked(facts: Facts, needed: tuple[str, ...]) -> _Finding | None:
     return Standing.BROKEN, reason, _REMEDIES.get(code, "let the server accept it again")
 
 
-def _not_passed_through(facts: Facts) -> _Finding | None:
+def _no_primary(facts: Facts) -> Finding:
+    if facts.role == "sentinel":
+        return (
+            Standing.BROKEN,
+            "this is a sentinel, not a primary: the library refuses to work on it",
+            "name the service that it watches: redis+sentinel://host:port/mymaster/0",
+        )
+    if facts.named_as == "sentinel":
+        return (
+            Standing.BROKEN,
+            "the sentinels name it, but it is a replica: the library refuses to work on it",
+            "wait for the failover to end, or see what the sentinels log",
+        )
+    return (
+        Standing.BROKEN,
+        "this is a replica, not a primary: the library refuses to work on it",
+        "give the address of the primary",
+    )
+
+
+def _not_passed_through(facts: Facts) -> Finding | None:
     """A transaction that was taken, and is none."""
     if facts.trial is None or (facts.trial.queued and facts.trial.stopped):
         return None
@@ -161,31 +121,39 @@ def _rights(facts: Facts, missing: list[str]) -> str:
     return " ".join(["ACL SETUSER <user>", *(["~<namespace>*"] if keys else []), *commands])
 
 
-def _one_order(facts: Facts) -> _Finding:
+def _one_order(facts: Facts) -> Finding:
+    return under(_orders(facts), "one primary without replicas orders all transactions")
+
+
+def _orders(facts: Facts) -> Iterator[Condition]:
     if facts.cluster:
-        return (
-            Standing.CONDITIONAL,
+        yield Condition(
             "all keys of a transaction lie in one slot: this is a cluster",
             "give keys that belong together the same {tag}",
         )
-    if facts.replicas:
-        return (
-            Standing.CONDITIONAL,
-            (
-                "this server stays the primary: replication is asynchronous, and a failover can undo updates that were "
-                "acknowledged"
-            ),
-            "Store(durability=Replicas(1)) says so when a commit was not confirmed"
-            + (
-                ""
-                if facts.min_replicas
-                else "; CONFIG SET min-replicas-to-write 1 bounds what a lost primary takes"
-            ),
+    if facts.replicas is None:
+        yield Condition(
+            "this server stays the primary: whether it has replicas is not shown to this user",
+            "let the user run INFO replication",
         )
-    return Standing.HOLDS, "one primary without replicas orders all transactions", ""
+    if facts.replicas:
+        yield Condition(
+            "this server stays the primary: replication is asynchronous, and a failover can undo updates that were "
+            "acknowledged",
+            "durability=Replicas(1) says so when a commit was not confirmed (see D3)",
+        )
+        writable = [each.address for each in facts.replicas if each.read_only is False]
+        if facts.replica_read_only is False:
+            writable.append("this server, once it is one")
+        if writable:
+            yield Condition(
+                f"nobody writes to replicas: {', '.join(writable)} would take it (replica-read-only no), and a failover "
+                "would bring it in",
+                "CONFIG SET replica-read-only yes, on each of them",
+            )
 
 
-def _exactly_once(facts: Facts) -> _Finding:
+def _exactly_once(facts: Facts) -> Finding:
     mend = "CONFIG SET maxmemory-policy noeviction"
     if facts.policy is None or facts.maxmemory is None:
         return (
@@ -220,7 +188,7 @@ def _exactly_once(facts: Facts) -> _Finding:
     )
 
 
-def _no_zombie(facts: Facts) -> _Finding:
+def _no_zombie(facts: Facts) -> Finding:
     if facts.trial is not None and facts.trial.flagged is False:
         return (
             Standing.BROKEN,
@@ -239,7 +207,7 @@ def _no_zombie(facts: Facts) -> _Finding:
     )
 
 
-def _read_only(facts: Facts) -> _Finding:
+def _read_only(facts: Facts) -> Finding:
     if "ROLE" in facts.refused and "HELLO" in facts.refused:
         return (
             Standing.CONDITIONAL,
@@ -249,33 +217,64 @@ def _read_only(facts: Facts) -> _Finding:
     return Standing.HOLDS, "they are checked like writing ones, and that the server is still the primary", ""
 
 
-def _all_or_nothing(facts: Facts) -> _Finding:
-    if facts.field_ttls and "EVAL" in facts.refused:
-        return _no_script(facts)
-    return Standing.HOLDS, "MULTI and EXEC are allowed, and nothing that could fail is sent between them", ""
-
-
-def _other_writers(facts: Facts) -> _Finding:
-    if facts.field_ttls and "EVAL" in facts.refused:
-        return _no_script(facts)
-    reason = "WATCH sees every other client's writes, expiries and evictions"
-    if facts.field_ttls:
-        reason += "; fields that expire on their own are checked by a script within the commit"
-    return Standing.HOLDS, reason, ""
-
-
-def _no_script(facts: Facts) -> _Finding:
-    return (
-        Standing.CONDITIONAL,
-        (
-            f"no document whose fields expire one by one is written (there are {facts.field_ttls}): that takes EVAL, which is "
-            "refused"
-        ),
-        "ACL SETUSER <user> +eval",
+def _all_or_nothing(facts: Facts) -> Finding:
+    return under(
+        [*_no_script(facts), *_cut_log(facts)],
+        "MULTI and EXEC are allowed, and nothing that could fail is sent between them",
     )
 
 
-def _progress(facts: Facts) -> _Finding:
+def _other_writers(facts: Facts) -> Finding:
+    reason = "WATCH sees every other client's writes, expiries and evictions"
+    if facts.field_ttls:
+        reason += "; fields that expire on their own are checked by a script within the commit"
+    return under([*_no_script(facts), *_swapped(facts)], reason)
+
+
+def _no_script(facts: Facts) -> Iterator[Condition]:
+    if facts.field_ttls and "EVAL" in facts.refused:
+        yield Condition(
+            f"no document whose fields expire one by one is written (there are {facts.field_ttls}): that takes EVAL, which is "
+            "refused",
+            "ACL SETUSER <user> +eval",
+        )
+
+
+def _cut_log(facts: Facts) -> Iterator[Condition]:
+    """Seen in Redis 6.2.14 and 8.2.3, but not in Valkey 9.1.2 (valkey-io/valkey#4342)."""
+    mended = facts.kind == "Valkey" and _number(facts.version) >= (9, 1, 2)
+    if facts.aof is not False and facts.loads_truncated is not False and not mended:
+        yield Condition(
+            "no power cut ends the log inside a transaction: this server leaves its first half in the log then, and "
+            "applies that at the second start (aof-load-truncated yes)",
+            'run BGREWRITEAOF after a start that logs "Truncating the AOF"; or CONFIG SET aof-load-truncated no, and '
+            "redis-check-aof --fix when it does not start",
+        )
+
+
+def _swapped(facts: Facts) -> Iterator[Condition]:
+    """Seen in Redis 6.2.14."""
+    if facts.kind != "Redis" or _number(facts.version) >= (7,):
+        return
+    loads = {
+        "this server": facts.diskless_load,
+        **{each.address: each.diskless_load for each in facts.replicas or ()},
+    }
+    swapping = [address for address, how in loads.items() if how == "swapdb"]
+    if swapping:
+        yield Condition(
+            f"nobody is demoted and promoted again under open connections: {', '.join(swapping)} then swaps the data in "
+            "without a conflict (repl-diskless-load swapdb)",
+            "CONFIG SET repl-diskless-load disabled, on each of them",
+        )
+
+
+def _number(version: str) -> tuple[int, ...]:
+    """A version, to compare; (0,) if it is none."""
+    return tuple(int(part) for part in version.split(".") if part.isdigit()) or (0,)
+
+
+def _progress(facts: Facts) -> Finding:
     if facts.slots_unserved:
         return (
             Standing.BROKEN,
@@ -288,33 +287,18 @@ def _progress(facts: Facts) -> _Finding:
     return (
         Standing.HOLDS,
         (
-            "every loop is bounded by attempts and by time; one key takes at most about "
-            f"{1000 / max(facts.round_trip_ms, 0.001):,.0f} transactions/s from one process at this round trip"
+            "every loop is bounded by attempts and by time; a transaction takes at least one round trip, "
+            f"{facts.round_trip_ms:.2f} ms from here"
         ),
         "",
     )
 
 
 def _said(facts: Facts) -> list[str]:
-    """What an acknowledged update can still be lost by, on this server."""
-    said = [_power_cut(facts)]
-    said += [f"Persistence is failing: {problem}." for problem in facts.persistence_failing]
-    if facts.replicas is None:
-        said.append("Whether there are replicas is not shown to this user (INFO replication).")
-    elif facts.replicas:
-        said.append(
-            "Replication is asynchronous: a failover can lose what was acknowledged last, and a deposed primary that "
-            "doesn't know it serves stale reads."
-        )
-        if facts.min_replicas:
-            said.append(
-                f"Writes are refused without {facts.min_replicas} replicas heard of within the last "
-                f"{facts.min_replicas_lag_s} s (min-replicas-to-write)."
-            )
-        late = [replica for replica in facts.replicas if replica.state != "online"]
-        said += [f"The replica {replica.address} is {replica.state}." for replica in late]
-    else:
-        said.append("There is no replica: if the disk is lost, so is everything.")
+    """What is told nowhere else."""
+    said = ["What an acknowledged commit survives: D1 to D5."]
+    if facts.replicas:
+        said.append("A deposed primary that doesn't know it serves stale reads.")
     if facts.clock_ahead_s is not None and abs(facts.clock_ahead_s) > _CLOCK_OFF:
         said.append(
             f"The server's clock is {abs(facts.clock_ahead_s):,.0f} s {'ahead of' if facts.clock_ahead_s > 0 else 'behind'} "
@@ -323,32 +307,6 @@ def _said(facts: Facts) -> list[str]:
         )
     said.append("Don't change this user's rights while it is connected. A plain HSET doesn't bump a version.")
     return said
-
-
-def _power_cut(facts: Facts) -> str:
-    if facts.aof is None:
-        return "What a crash or a power cut costs is not shown to this user (INFO persistence)."
-    if facts.aof:
-        cost = {
-            "always": "A crash or a power cut costs nothing that was acknowledged (appendfsync always).",
-            "everysec": "A power cut costs up to about a second of acknowledged updates (appendfsync everysec).",
-            "no": "A power cut costs what the operating system had not written yet (appendfsync no).",
-        }
-        return cost.get(
-            facts.fsync or "", "What a power cut costs is not shown to this user (CONFIG GET appendfsync)."
-        )
-    if facts.snapshots == "":
-        return "Nothing is persisted: a crash or a restart costs everything."
-    when = f" ({facts.snapshots})" if facts.snapshots else ""
-    return f"No log is written (appendonly no): a crash costs everything since the last snapshot{when}."
-
-
-def _durability_remedy(facts: Facts) -> str:
-    if facts.aof is False:
-        return "CONFIG SET appendonly yes, and appendfsync always for no loss at all"
-    if facts.aof and facts.fsync not in (None, "always"):
-        return "CONFIG SET appendfsync always, if a second is too much"
-    return ""
 
 
 def _bytes(number: int) -> str:
