@@ -111,10 +111,10 @@ def decode(raw: bytes, *, key: str, field: str) -> JSON:
 
 def is_same(encoded: bytes, raw: bytes) -> bool:
     """Whether stored bytes mean the same as an encoded value, however they are formatted."""
-    if encoded == raw:
-        return True
     if raw.isdigit():  # a plain integer is written in one way only
-        return False
+        return encoded == raw
+    if raw[:1] == raw[-1:] == b'"' and b"\\" not in raw:  # and so is a str that escapes nothing
+        return encoded == raw
     try:
         return orjson.dumps(decode(raw, key="", field="")) == encoded
     except CodecError:
@@ -292,6 +292,8 @@ def _plain(value: object) -> JSON:
 
 def _check_limits(raw: bytes, value: JSON) -> None:
     """Find what orjson reads otherwise than it is written; ValueError if so. Costs little when nothing can be."""
+    if type(value) is str:
+        return
     if _LONG_NUMBER in raw.translate(_DIGITS_ALIKE):
         json.loads(raw, parse_int=_check_integer)
     if len(raw) > MAX_DEPTH and raw.count(b"[") + raw.count(b"{") > MAX_DEPTH:

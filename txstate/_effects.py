@@ -17,8 +17,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Command: TypeAlias = tuple[bytes | str, ...]
+Command: TypeAlias = "tuple[bytes | str, ...] | Bulky"
 """One Redis command: its name and its arguments. No numbers: hiredis crashes on one if a signal handler raises."""
+
+LARGE: Final = 2**18
+"""Bytes from which on a value is worth not being copied."""
+
+
+class Bulky(list[bytes | str]):
+    """A command with more in it than should be copied on its way. No tuple, so that hiredis refuses to pack it."""
 
 
 class Constant(tuple[Command, ...]):  # noqa: SLOT001 - a tuple can't have slots

@@ -147,6 +147,10 @@ class Record:
         """What was read, as stored; empty for a missing document. Equal for two attempts: it had not changed."""
         return self._raw
 
+    def widest(self) -> int:
+        """The bytes of the longest field that was read."""
+        return max(map(len, filter(None, self._raw.values())), default=0)
+
     def known_names(self) -> list[str] | None:
         """The fields that were read, stored or not; None: all of them."""
         return None if self.whole else [decode_name(field) for field in self._raw if field != VERSION_FIELD]

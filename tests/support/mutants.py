@@ -94,7 +94,7 @@ def no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant("one key of two watched", "P1", killers.withdrawals)
 def one_key_of_two_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    _instead_of(monkeypatch, "WATCH", lambda command: command[:3])
+    _instead_of(monkeypatch, "WATCH", lambda command: tuple(command[:3]))
 
 
 @mutant(

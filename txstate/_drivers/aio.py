@@ -11,7 +11,7 @@ from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
 from txstate._drivers.wire import Replies, pack
-from txstate._effects import NOTHING, Acquire, Call, Connect, Exhausted, Lost, Park, Send, Unreachable
+from txstate._effects import LARGE, NOTHING, Acquire, Call, Connect, Exhausted, Lost, Park, Send, Unreachable
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,15 +81,21 @@ class AsyncChannel(Place):
             raise Lost(replies, sent=False, cause=ConnectionError("there is no connection"))
         sent = False
         try:
-            data = pack(commands, tail)
+            data, more = pack(commands, tail)
+            received = 0
             async with asyncio.timeout(timeout):
                 sent = True
                 writer.write(data)
+                for piece in more:
+                    await _write_slowly(writer, piece)
                 while not incoming.take(replies, len(commands) + len(tail)):
                     chunk = await reader.read(_BUFFER)
                     if not chunk:
                         raise ConnectionError("the server closed the connection")
                     incoming.feed_bytes(chunk)
+                    received += len(chunk)
+            if received >= LARGE:
+                incoming.shrink()
         except BaseException as error:
             raise Lost(replies, sent=sent, cause=error) from error
         return replies
@@ -273,6 +279,14 @@ class AsyncDriver:
         self._pool = self._new_pool()
         self._pool.closed = was_closed
         self._loop, self._settling = None, set()
+
+
+async def _write_slowly(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    """Write no more than the transport soon sends: it copies what it can't send at once."""
+    view = memoryview(piece)
+    for start in range(0, len(view), _BUFFER):
+        writer.write(view[start : start + _BUFFER])
+        await writer.drain()
 
 
 async def _outcome(work: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:

@@ -9,17 +9,18 @@ import select
 import ssl
 import threading
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
 from txstate._drivers.wire import Replies, pack
-from txstate._effects import NOTHING, Acquire, Call, Connect, Exhausted, Lost, Park, Send, Unreachable
+from txstate._effects import LARGE, NOTHING, Acquire, Call, Connect, Exhausted, Lost, Park, Send, Unreachable
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterable, Sequence
     from types import GeneratorType
 
     from txstate._drivers.mailbox import SyncMailbox
@@ -33,6 +34,8 @@ T = TypeVar("T")
 
 _SOON: Final = 0.2
 """Seconds to wait for a place before looking for lost ones."""
+
+_CLOSED: Final = "the server closed the connection"
 
 _ABOUT: Final = 0.98
 """How much shorter than the last one a timeout may be and still not be set: it is a system call."""
@@ -90,22 +93,19 @@ class SyncChannel(Place):
             if not _ABOUT * self._timeout <= timeout <= self._timeout:
                 sock.settimeout(timeout)
                 self._timeout = timeout
-            data = pack(commands, tail)
+            data, more = pack(commands, tail)
             length = sock.send(data)
             sent = True
-            if length < len(data):
-                _send_rest(sock, memoryview(data)[length:])
+            if length < len(data) or more:
+                _send_rest(sock, memoryview(data)[length:], more)
             wanted = len(commands) + len(tail)
             until = time.monotonic() + timeout
-            while True:
-                length = sock.recv_into(incoming.buffer)
-                if length == 0:
-                    raise ConnectionError("the server closed the connection")
-                incoming.feed(length)
-                if incoming.take(replies, wanted):
-                    break
-                if time.monotonic() > until:
-                    raise TimeoutError("no complete reply in time")
+            length = sock.recv_into(incoming.buffer)
+            if length == 0:
+                raise ConnectionError(_CLOSED)
+            incoming.feed(length)
+            if not incoming.take(replies, wanted):
+                _receive_rest(sock, incoming, replies, wanted, until)
         except Exception as error:
             raise Lost(replies, sent=sent, cause=error) from error
         except BaseException as interruption:
@@ -292,7 +292,29 @@ class SyncDriver:
         self._pool.closed = was_closed
 
 
-def _send_rest(sock: socket.socket, data: memoryview) -> None:
+def _send_rest(sock: socket.socket, data: memoryview, more: Iterable[bytes]) -> None:
     """A large batch does not fit into the socket's buffer at once; each part may take as long as the reply."""
-    while data:
-        data = data[sock.send(data) :]
+    pieces: Iterable[bytes | memoryview] = chain((data,), more)
+    for piece in pieces:
+        left = memoryview(piece)
+        while left:
+            left = left[sock.send(left) :]
+
+
+def _receive_rest(
+    sock: socket.socket, incoming: Replies, replies: list[object], wanted: int, until: float
+) -> None:
+    """A large reply takes several turns."""
+    received = 0
+    while True:
+        if time.monotonic() > until:
+            raise TimeoutError("no complete reply in time")
+        length = sock.recv_into(incoming.buffer)
+        if length == 0:
+            raise ConnectionError(_CLOSED)
+        incoming.feed(length)
+        received += length
+        if incoming.take(replies, wanted):
+            break
+    if received >= LARGE:
+        incoming.shrink()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 import hiredis
 
-from txstate._effects import NOTHING, ReplyError
+from txstate._effects import NOTHING, Bulky, ReplyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from txstate._effects import Command, Constant
 
@@ -22,16 +22,44 @@ _Push: Final = hiredis.PushNotification
 _pack_command: Final[Callable[[Command], bytes]] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows 1-tuples only
 
 
-def pack(commands: Sequence[Command], tail: Constant = NOTHING) -> bytes:
-    """A batch as it goes over the wire."""
-    parts = list(map(_pack_command, commands))
+def pack(commands: Sequence[Command], tail: Constant = NOTHING) -> tuple[bytes, Iterable[bytes]]:
+    """A batch as it goes over the wire: what to send first, and what behind it.
+
+    All at once if that is little. Of a `Bulky` command hiredis would hold three copies, and the joined batch would be a
+    fourth; so its large arguments are sent as they are.
+    """
+    try:
+        parts = list(map(_pack_command, commands))
+    except TypeError:  # it is what hiredis says to a Bulky one
+        if not any(isinstance(command, Bulky) for command in commands):
+            raise
+        return b"", _pieces(chain(commands, tail))
     if tail:
         parts.append(tail.packed or _kept(tail))
-    return b"".join(parts)
+    return b"".join(parts), ()
+
+
+def _pieces(commands: Iterable[Command]) -> Iterator[bytes]:
+    """The same in pieces, joined as long as they are small."""
+    gathered, size = [], 0
+    for command in commands:
+        gathered.append(b"*%d\r\n" % len(command))
+        for part in command:
+            argument = part.encode() if isinstance(part, str) else part
+            gathered.append(b"$%d\r\n" % len(argument))
+            size += len(argument)
+            if size >= _BUFFER:
+                yield b"".join(gathered)
+                gathered, size = [], 0
+                yield argument
+            else:
+                gathered.append(argument)
+            gathered.append(b"\r\n")
+    yield b"".join(gathered)
 
 
 def _kept(tail: Constant) -> bytes:
-    tail.packed = pack(tail)
+    tail.packed, _ = pack(tail)
     return tail.packed
 
 
@@ -42,8 +70,7 @@ class Replies:
 
     def __init__(self) -> None:
         self.buffer = bytearray(_BUFFER)
-        self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_NOT_ENOUGH)
-        self._gets = self._reader.gets
+        self._renew()
 
     def feed(self, length: int) -> None:
         """Take in as many bytes of the buffer."""
@@ -52,6 +79,15 @@ class Replies:
     def feed_bytes(self, data: bytes) -> None:
         """Take in bytes from elsewhere."""
         self._reader.feed(data)
+
+    def shrink(self) -> None:
+        """Let go of what a large reply took: the parser would keep its buffer, as long as the longest value was."""
+        if not self._reader.has_data():
+            self._renew()
+
+    def _renew(self) -> None:
+        self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_NOT_ENOUGH)
+        self._gets = self._reader.gets
 
     def take(self, replies: list[object], wanted: int) -> bool:
         """Append what has arrived; whether there are as many as wanted now.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from txstate._codec import VERSION_FIELD
 from txstate._docs import Record
-from txstate._effects import Constant, ReplyError
+from txstate._effects import LARGE, Constant, ReplyError
 from txstate._engine.claims import claim_names
 from txstate._engine.reads import pairs
 from txstate._engine.readset import ReadSet, microseconds
@@ -160,13 +160,18 @@ class Tail:
 def tail_behind(attempt: Attempt, session: Session) -> Tail | None:
     """What to send behind an attempt's EXEC, if arming its socket pays."""
     channel, documents, last = attempt.channel, attempt.documents, attempt.tail
-    if channel is None or not channel.hot or (attempt.read_set.reads and attempt.read_set.volatile()):
+    if channel is None or not channel.hot or attempt.bulky:
+        return None
+    if attempt.read_set.reads and attempt.read_set.volatile():
         return None
     if last is not None and not last.timed and last.session is session and last.wanted == documents.asked:
         return last
     if not session.flags or session.field_ttls is FieldTTLs.UNCOUNTED:
         return None
-    timed = not all(record.has_version for record in documents.records.values())
+    records = documents.records.values()
+    if any(record.widest() >= LARGE for record in records):
+        return None  # what was read, the parser's copy of what is read again, and that itself: three times the document
+    timed = not all(record.has_version for record in records)
     return Tail(attempt.settings, session, attempt.signature, documents.asked, timed=timed)
 
 
@@ -183,7 +188,7 @@ def rearm(attempt: Attempt) -> None:
     )
     # A claim belongs to this call; the read set that holds it must not become another's.
     if plain and attempt.claim is None and channel.session.flags:
-        read_set.unproven = True
+        read_set.shelve()
         channel.session.armed = Armed(attempt.signature, read_set, attempt.documents.as_read(), attempt.tail)
 
 

@@ -61,11 +61,12 @@ class Attempt(Standing):
         writes: what its function has changed, once it has come to its end.
         ttls: those that the function has asked for.
         tail: what armed the snapshot that it began with, if one did.
+        bulky: whether the commit sends too much for it to be read back behind EXEC.
     """
 
     # What few attempts come to have.
     member: Member | None = None
-    apart = False
+    apart = bulky = False
     writes: Sequence[Write] = ()
     doubt: Evidence | None = None
     finding: Finding | None = None

@@ -76,6 +76,11 @@ class ReadSet:
             return []
         return [read for read in self.reads if isinstance(read, FieldTTLsRead) and read.volatile]
 
+    def shelve(self) -> None:
+        """Keep it for a later call, without what this call's function made of the documents: `reads` know that."""
+        self.unproven = True
+        self.reads.clear()
+
     def batch(self, session: Session, reads: Sequence[Read], settings: Settings) -> Batch:
         """The batch that makes these reads and validates all."""
         kind = FlaggedBatch if session.flags else ExecutedBatch

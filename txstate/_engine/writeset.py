@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from txstate._codec import VERSION_FIELD
 from txstate._docs import KEEP
+from txstate._effects import LARGE, Bulky
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,18 +50,23 @@ def write_set(attempt: Attempt) -> list[Write]:
 def commands_of(attempt: Attempt, writes: Sequence[Write]) -> list[Command]:
     """What is sent for them, between MULTI and EXEC."""
     commands: list[Command] = []
-    for record, changes, version in writes:
+    for record, (delete_first, values, unset, exists, ttl), version in writes:
         name = attempt.read_set.names[record.key]
-        if changes.delete_first:
+        if delete_first:
             commands.append(("DEL", name))
-        if not changes.exists:
+        if not exists:
             continue
         # HSET before HDEL: a hash that loses its last field is gone, and its TTL with it.
-        commands.append(("HSET", name, VERSION_FIELD, b"%d" % version, *changes.set))
-        if changes.unset:
-            commands.append(("HDEL", name, *changes.unset))
-        if changes.ttl is None:
+        command: tuple[bytes | str, ...] = ("HSET", name, VERSION_FIELD, b"%d" % version, *values)
+        if sum(map(len, values)) < LARGE:
+            commands.append(command)
+        else:
+            commands.append(Bulky(command))
+            attempt.bulky = True
+        if unset:
+            commands.append(("HDEL", name, *unset))
+        if ttl is None:
             commands.append(("PERSIST", name))
-        elif changes.ttl is not KEEP:
-            commands.append(("PEXPIRE", name, b"%d" % changes.ttl))
+        elif ttl is not KEEP:
+            commands.append(("PEXPIRE", name, b"%d" % ttl))
     return commands

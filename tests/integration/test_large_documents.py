@@ -1,0 +1,60 @@
+"""A document of 1 MB: what it takes, and that a commit of it which is cut off is applied once like any other."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from support.appetite import SIZE, measured
+from support.faults import of_commit
+from support.twins import both_twins, open_twin
+
+from txstate.testing import CutReply, CutRequest, FaultProxy
+
+if TYPE_CHECKING:
+    from support.servers import ServerHandle
+
+    from txstate import Doc
+
+MOST: Final = 3
+"""Documents that a call may take in memory."""
+
+seen_by_proc = pytest.mark.skipif(sys.platform != "linux", reason="a process's peak is read from /proc")
+
+
+@seen_by_proc
+@both_twins
+def test_no_call_takes_more_memory_than_three_times_the_document(kind: str, valkey9: ServerHandle) -> None:
+    taken = measured(valkey9.unix_url, kind)
+    assert {name: most for name, most in taken.items() if most > MOST} == {}
+    small = [most for name, most in taken.items() if "fields=" in name]
+    assert max(small) < 0.5
+    # That of a value which is read can't be overlooked.
+    assert taken["get: 1 field"] > 1
+
+
+@seen_by_proc
+@both_twins
+def test_a_copy_of_what_is_sent_would_be_noticed(kind: str, valkey9: ServerHandle) -> None:
+    taken = measured(valkey9.unix_url, kind, copying=True)
+    assert {name for name, most in taken.items() if most > MOST} >= {"put: 1 field", "put: 100 fields"}
+
+
+@both_twins
+@pytest.mark.parametrize(
+    "cut", [*map(CutRequest, (0, 60, SIZE // 2, SIZE + 60)), *map(CutReply, (0, 20))], ids=repr
+)
+def test_a_large_commit_that_is_cut_is_applied_once(
+    kind: str, valkey9: ServerHandle, cut: CutRequest | CutReply
+) -> None:
+    def change(doc: Doc) -> None:
+        doc.increment("n")
+        doc["blob"] = "b" * SIZE
+
+    with FaultProxy(valkey9.url) as proxy, open_twin(kind, proxy.url) as twin:
+        twin.put("doc", {"n": 0, "blob": "a" * SIZE})
+        proxy.inject(cut, "MULTI", where=of_commit)
+        assert twin.update("doc", change) == {"n": 1, "blob": "b" * SIZE}
+        assert twin.update("doc", lambda doc: doc.increment("n"))["n"] == 2
+        assert proxy.fired == twin.stats.in_doubt == 1
