@@ -1,4 +1,4 @@
-"""The servers that tests run against: one of each kind for all tests, and private ones on demand."""
+"""The servers that tests run against: one of each kind for all tests, and private ones on demand; Hypothesis' settings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 from support.cluster import Cluster, start_cluster
 from support.figures import Figures, require
 from support.servers import BINARIES, ServerHandle, ServerMissingError, start
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from support.servers import StartServer
+
+# No deadline: servers and schedulers are shared. The same examples in CI; elsewhere a failing one is printed as a blob, to
+# be run again with @reproduce_failure.
+settings.register_profile(
+    "txstate",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("txstate")
 
 
 class Clusters:
