@@ -209,7 +209,7 @@ def test_an_armed_read_is_proved_before_it_leaves() -> None:
     assert wire.transact(read_one) == 1
     assert wire.kinds() == ["read", "read"]
     proof = wire.batches("read")[1]
-    assert names(proof) == ["ROLE", "EXISTS", "CLIENT"]
+    assert names(proof) == ["EXISTS", "CLIENT", "ROLE"]
 
 
 @pytest.mark.parametrize(

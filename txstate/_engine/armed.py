@@ -17,6 +17,7 @@ from txstate._codec import VERSION_FIELD
 from txstate._docs import Record
 from txstate._effects import LARGE, Constant, ReplyError
 from txstate._engine.claims import claim_names
+from txstate._engine.proof import Proof
 from txstate._engine.reads import pairs
 from txstate._engine.readset import ReadSet, microseconds
 from txstate._engine.session import DIRTY, FieldTTLs, client_flags, has_volatile_fields
@@ -110,6 +111,7 @@ class Tail:
         if self._several:
             commands += [("EXISTS", *self._names.values()), ("CLIENT", "INFO")]
         self.commands = Constant(commands)
+        self._proof = Proof(session, self._names.values())
 
     def take(self, replies: Sequence[object]) -> None:
         """Arm the session, if everything is there, free of claims, and from one moment."""
@@ -136,7 +138,7 @@ class Tail:
         except (ReplyError, CodecError):
             return
         read_set = ReadSet(dict.fromkeys(spares, True), self._names.copy())
-        read_set.unproven, read_set.time = True, time
+        read_set.unproven, read_set.time, read_set.proof = True, time, self._proof
         self.session.armed = Armed(self._signature, read_set, spares, self)
 
     def _record(self, key: str, reply: object, fields: Sequence[bytes] | None) -> Record:

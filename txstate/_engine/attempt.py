@@ -15,6 +15,7 @@ from txstate._engine.armed import Spare, signature_of
 from txstate._engine.documents import Documents
 from txstate._engine.group import meet, wait_for_turn
 from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, failure, refusal
+from txstate._engine.proof import Proof
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
 from txstate._engine.session import connect
@@ -159,7 +160,7 @@ class Attempt(Standing):
             Condemned: it no longer holds.
         """
         if self.read_set.unproven:
-            yield from self._guarded(self._fetch([], wanted={}, prefetch=True), tuple(self.read_set.present))
+            yield from self._guarded(self._prove(), tuple(self.read_set.present))
 
     def ttl(self, key: str) -> Steps[float | None]:
         """Seconds until the document expires, own writes included; None: it doesn't."""
@@ -372,6 +373,14 @@ class Attempt(Standing):
                 self.documents.adopt(read.record)
         if unreadable and not prefetch:
             yield from self._explain(*next(iter(unreadable.items())))
+
+    def _prove(self) -> Steps[None]:
+        session, read_set = self.session, self.read_set
+        if read_set.proof is None:
+            read_set.proof = Proof(session, read_set.names.values())
+        replies = yield from self.exchange((), self.remaining(), read_set.proof.commands)
+        read_set.proof.take(replies, sum(read_set.present.values()))
+        read_set.unproven = False
 
     def _extend(self, reads: Sequence[Read]) -> Steps[tuple[dict[Read, Exception], bool]]:
         """One round trip. Returns what is unreadable, and whether fields that expire are to be looked for."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from txstate._effects import Command
     from txstate._engine.claims import Claim
+    from txstate._engine.proof import Proof
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
 
@@ -54,6 +55,7 @@ class ReadSet:
         names: their hash names.
         time: the server's clock in microseconds, once a batch has asked for it.
         unproven: it is older than the call, and was not validated since.
+        proof: what validates it then, once that was needed.
         claim: what this call claims the keys with, if it does.
         claimed: whether a key was seen claimed by another.
         held: the claims that are this call's.
@@ -61,6 +63,7 @@ class ReadSet:
 
     time = 0
     unproven = False
+    proof: Proof | None = None
     claim: Claim | None = None
     claimed = False
 
@@ -215,6 +218,7 @@ class Batch(ABC):
             if read not in unreadable:
                 self.known.reads.append(read)
         self.known.names.update(self._new)
+        self.known.proof = None
 
 
 def microseconds(time: object) -> int:
