@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import tenacity
 
+from txstate._effects import ReplyError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
     from tenacity.wait import WaitBaseT
 
 _OUTAGE_WAIT: Final = tenacity.wait_random_exponential(multiplier=0.01, max=0.5)
+
+_MOVING: Final = frozenset({"MOVED", "ASK", "TRYAGAIN"})
+"""Answers of a node that is up: the documents are elsewhere in the cluster, or on their way."""
+
+_MOVING_WAIT: Final = tenacity.wait_random_exponential(multiplier=0.001, max=0.05)
+"""So long because a slot may take minutes to move, and no longer because nothing tells when the documents are there."""
 
 _GIVING_WAY: Final = tenacity.wait_random(0.003, 0.02)
 _TOO_LATE: Final = 0.01
@@ -87,6 +95,7 @@ class Pacing:
         self._retry, self._clock = retry, clock
         self._conflicts = _state(retry, started)
         self._outages = _state(retry, started)
+        self._moves = _state(retry, started)
 
     def after_conflict(self, error: BaseException) -> float | None:
         """Seconds to wait before trying again; None: give up."""
@@ -100,16 +109,19 @@ class Pacing:
         return float(_GIVING_WAY(self._conflicts))
 
     def after_outage(self, error: BaseException, left: float) -> float | None:
-        """Seconds to wait for the server to come back; None: give up.
+        """Seconds to wait for the server to come back, or for a slot to have moved; None: give up.
 
-        No wait the first time, as a pooled connection may be stale. Never so long that no time is left to try again.
+        No wait the first time, as a pooled connection may be stale, and a redirection is to be followed. Never so long
+        that no time is left to try again.
 
         Args:
             error: what failed.
             left: seconds until the call's deadline.
         """
-        first = self._outages.outcome is None
-        pause = _next(self._outages, error, _OUTAGE_WAIT, self._clock())
+        moving = isinstance(error, ReplyError) and error.code in _MOVING
+        state, wait = (self._moves, _MOVING_WAIT) if moving else (self._outages, _OUTAGE_WAIT)
+        first = state.outcome is None
+        pause = _next(state, error, wait, self._clock())
         if left < _TOO_LATE:
             return None
         return 0.0 if first else min(pause, left / 2)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from support.servers import ServerHandle, start
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Cluster:
     """
 
     nodes: list[ServerHandle]
+    _clients: dict[int, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def url(self) -> str:
@@ -47,8 +50,12 @@ class Cluster:
 
     def ask(self, node: ServerHandle, *command: object) -> Any:
         """Have one node execute a command, whether or not a key of it is there."""
-        with redis.Redis.from_url(node.unix_url, decode_responses=True) as client:
-            return client.execute_command(*command)
+        if node.port not in self._clients:
+            # Once more, as the node may have been restarted since the last time.
+            self._clients[node.port] = redis.Redis.from_url(
+                node.unix_url, decode_responses=True, retry=Retry(NoBackoff(), 1)
+            )
+        return self._clients[node.port].execute_command(*command)
 
     def identity(self, node: ServerHandle) -> str:
         """What the nodes call it."""
@@ -102,7 +109,7 @@ class Cluster:
         return len(keys)
 
     def move_key(self, key: str, source: ServerHandle, target: ServerHandle) -> None:
-        """Move one key of a slot."""
+        """Move one key of a slot. The target must not have it."""
         self.ask(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
 
     def calls(self, node: ServerHandle, command: str) -> int:
@@ -187,6 +194,8 @@ class Cluster:
         return (node for node in self.nodes if node.process.poll() is None)
 
     def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
         for node in self.nodes:
             node.close()
 

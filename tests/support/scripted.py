@@ -60,6 +60,9 @@ class ScriptedChannel:
         armed = None if self.session is None else self.session.armed
         return None if armed is None else armed.signature
 
+    def serves(self, slot: int | None) -> bool:
+        return True
+
     def quiet(self) -> bool:
         return self.connected
 

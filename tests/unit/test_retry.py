@@ -12,6 +12,7 @@ import redis.retry
 import tenacity
 
 from txstate import ConflictError, Retry
+from txstate._effects import ReplyError
 from txstate.retry import Pacing, checked
 
 
@@ -158,6 +159,16 @@ def test_the_first_outage_is_met_without_a_pause_and_later_ones_are_waited_out()
     assert pauses[0] == 0.0
     assert all(pause is not None and 0 <= pause <= 0.5 for pause in pauses)
     assert any(pauses)
+
+
+@pytest.mark.parametrize("code", ["MOVED 7 127.0.0.1:7001", "ASK 7 127.0.0.1:7001", "TRYAGAIN Multiple keys"])
+def test_a_slot_that_moves_is_followed_at_once_and_then_looked_after_often(code: str) -> None:
+    pacing = Pacing(Retry(), 100.0, Clock())
+    pauses = [pacing.after_outage(ReplyError(code), 100.0) for _ in range(30)]
+    assert pauses[0] == 0.0
+    assert all(pause is not None and 0 <= pause <= 0.05 for pause in pauses)
+    assert any(pauses)
+    assert pacing.after_outage(ConnectionError(), 100.0) == 0.0  # that is another matter
 
 
 def test_outages_ask_neither_stop_nor_wait() -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, cast
+import time
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from redis.exceptions import RedisError, ResponseError
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from txstate._effects import Command, Constant
 
 
+_VISIT: Final = 1.0
+"""Seconds for which nobody asks the owner whether a slot is still on its way to the node that it sent us to."""
+
+
 class _Routed(Place):
     """What a place knows of where it goes.
 
@@ -36,6 +41,7 @@ class _Routed(Place):
         node: what it is, or was last, connected to.
         asked: where to connect for once, because the owner of the slot sent us there.
         asking: whether it is connected to such a node.
+        since: when it was connected there, in monotonic seconds.
     """
 
     topology: Topology
@@ -43,13 +49,20 @@ class _Routed(Place):
     node: Node | None = None
     asked: Node | None = None
     asking = False
+    since = 0.0
 
     def take_for(self, slot: int | None) -> None:
         """Go for this slot from now on; a connection to another node is of no use for it."""
+        here = self.fits(slot) or self.topology.owner(slot) is None
         self.slot, self.asked = slot, None
-        owner = self.topology.owner(slot)
-        if self.connected and (self.asking or (owner is not None and owner != self.node)):
+        if self.connected and not here:
             self.drop()
+
+    def fits(self, slot: int | None) -> bool:
+        """Whether a transaction in a slot finds its documents at the node that it is connected to, or is to look there."""
+        if self.asking:
+            return slot == self.slot and time.monotonic() - self.since < _VISIT
+        return self.serves(slot)
 
     def serves(self, slot: int | None) -> bool:
         """Whether the node that it is connected to owns a slot, as far as is known."""
@@ -82,6 +95,7 @@ class _Routed(Place):
     def reached(self, node: Node, error: Exception | None) -> None:
         """Learn from having connected to a node, or from having failed to."""
         if error is None:
+            self.since = time.monotonic()
             self.topology.trust(node)
         elif isinstance(error, Unreachable):
             self.topology.suspect(node)
@@ -105,12 +119,6 @@ class SyncClusterChannel(_Routed, SyncChannel):
         except Lost as lost:
             self.learn(commands, lost.replies, lost)
             raise
-
-    def release(self) -> None:
-        """Give the place back."""
-        if self.asking:
-            self.drop()
-        super().release()
 
 
 class SyncClusterDriver(SyncDriver):
@@ -179,12 +187,6 @@ class AsyncClusterChannel(_Routed, AsyncChannel):
             self.learn(commands, lost.replies, lost)
             raise
 
-    def release(self) -> None:
-        """Give the place back."""
-        if self.asking:
-            self.drop()
-        super().release()
-
 
 class AsyncClusterDriver(AsyncDriver):
     """Performs effects under asyncio, on the nodes of a cluster."""
@@ -237,7 +239,7 @@ class _ClusterPool(Pool[Any, Any]):
 
     def _fitting(self, slot: int | None) -> Any:
         for position in range(len(self._idle) - 1, -1, -1):
-            if not self._idle[position].connected or self._idle[position].serves(slot):
+            if not self._idle[position].connected or self._idle[position].fits(slot):
                 return self._idle.pop(position)
         return None
 

@@ -18,7 +18,7 @@ from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, failure, r
 from txstate._engine.proof import Proof
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
-from txstate._engine.session import connect
+from txstate._engine.session import connect, waits_for_the_rest
 from txstate._engine.state import Standing, State
 from txstate.errors import UsageError, WrongType
 
@@ -308,7 +308,7 @@ class Attempt(Standing):
         except ReplyError as error:
             outcome = failure(error, f"reading {', '.join(map(repr, keys))}", keys)
             if isinstance(outcome, Outage):
-                if self.channel is not None:
+                if self.channel is not None and not waits_for_the_rest(self.channel, error):
                     self.channel.drop()
                 raise self.condemn(outcome) from error
             raise outcome.error from error

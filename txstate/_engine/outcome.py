@@ -97,6 +97,11 @@ def passing(error: ReplyError) -> bool:
     return error.code in PASSING or _MAX_CLIENTS in str(error)
 
 
+def divided(error: Exception) -> bool:
+    """Whether the documents are split up between two nodes while their slot moves: the same node is to be asked again."""
+    return isinstance(error, ReplyError) and error.code == "TRYAGAIN"
+
+
 def refusal(error: ReplyError, doing: str, keys: Sequence[str] = ()) -> TxStateError:
     """The typed error for an error reply that is final."""
     if error.code == "CROSSSLOT":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from txstate._docs import Record
 from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, Sleep, Unreachable
-from txstate._engine.outcome import passing, refusal
+from txstate._engine.outcome import divided, passing, refusal
 from txstate._engine.pursuit import telling, unavailable
 from txstate._engine.reads import TTLRead, read_of
 from txstate._engine.resolve import Evidence, Finding, resolve
@@ -193,6 +193,9 @@ def repeated(
             try:
                 if channel is None:
                     channel = yield Acquire(deadline - settings.clock(), None, slot)
+                    if channel.session is not None and channel.session.guest:
+                        # What is not there yet would read as absent: only a transaction sees that, by its token.
+                        channel.drop()
                 timeout = max(0.001, min(settings.timeout, deadline - settings.clock()))
                 if channel.session is None:
                     yield from connect(channel, settings, timeout, slot)
@@ -201,7 +204,7 @@ def repeated(
                 return (yield from once(channel, timeout))
             except (Exhausted, Unreachable, Lost, ReplyError) as error:
                 _raise_final(error)
-                if channel is not None:
+                if channel is not None and not divided(error):
                     channel.drop()
                 settings.counters.add(disruptions=1)
                 pacing = pacing or Pacing(settings.retry, started, settings.clock)

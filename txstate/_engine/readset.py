@@ -152,7 +152,7 @@ class Batch(ABC):
         if self.session.role is not None and (self.first or self.known.unproven):
             self._mark("role", *self.session.role)
         if self._claims:
-            if self.known.claim is not None:
+            if self.known.claim is not None and not self.session.guest:
                 for command in stake(self.known.claim, self._claims):
                     self._mark(f"claim {len(self.commands)}", *command)
             self._mark("claims", "MGET", *self._claims)

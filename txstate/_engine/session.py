@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from txstate._effects import Connect, ReplyError, Send
 from txstate._engine.confirm import PROBES, objection
-from txstate._engine.outcome import because, passing, refusal
+from txstate._engine.outcome import because, divided, passing, refusal
 from txstate.errors import ServerRefused
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Session:
 
     Attributes:
         slot: of a cluster, in which it works now; None: there are no slots.
+        guest: whether the node only imports that slot. What is created there might still be at the owner, which could
+            then not hand it over: no claims are left.
         token: the name of its token, in this slot.
         token_set: whether the token is known to be on the server.
         token_error: why it could not be set, if so: reading goes on, a commit does not.
@@ -65,6 +67,7 @@ class Session:
         "commits",
         "field_ttls",
         "flags",
+        "guest",
         "probed",
         "role",
         "slot",
@@ -79,7 +82,7 @@ class Session:
         self.token, self.slot = token, slot
         self.token_set = False
         self.token_error: ReplyError | None = None
-        self.watching = False
+        self.watching = self.guest = False
         self.flags = False
         self.role: Command | None = None
         self.field_ttls = FieldTTLs.NONE
@@ -134,6 +137,7 @@ def connect(channel: Channel, settings: Settings, timeout: float, slot: int | No
             raise refusal(error, "connecting") from error
         settings.counters.add(connections=1)
     session = Session(_new_token(settings, slot), slot)
+    session.guest = not channel.serves(slot)
     try:
         replies = yield Send(channel, _proof(session.token), timeout)
         settings.counters.add(round_trips=1)
@@ -194,6 +198,14 @@ def _judge(session: Session, replies: Sequence[object], settings: Settings) -> N
     unable = session.objection(settings.durability)
     if unable is not None:
         raise unable
+
+
+def waits_for_the_rest(channel: Channel, error: ReplyError) -> bool:
+    """Whether the documents of an attempt are on their way to the node that it works on: there it goes on.
+
+    The owner is left when they are split up: the token that it still has would keep it from sending us there.
+    """
+    return channel.session is not None and channel.session.guest and divided(error)
 
 
 def client_flags(info: object) -> bytes | None:
