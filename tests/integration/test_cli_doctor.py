@@ -27,6 +27,17 @@ if TYPE_CHECKING:
     from support.cluster import Cluster
     from support.servers import ServerHandle, StartServer
 
+REASONS = {
+    "P1": "orders all transactions",
+    "P2": "can always be resolved",
+    "P3": "shows at once",
+    "P4": "still the primary",
+    "P5": "nothing that could fail",
+    "P6": "at least one round trip",
+    "P7": "WATCH sees every other client's",
+    "P8": "A plain HSET doesn't bump a version",
+}
+"""Why they hold where they do."""
 DURABILITY = [f"D{number}" for number in range(1, 6)]
 
 
@@ -75,6 +86,8 @@ def test_doctor(server: ServerHandle) -> None:
     standings = {verdict["promise"]: verdict["standing"] for verdict in told["verdicts"]}
     assert list(standings) == [*promises, *DURABILITY]
     assert {standings[promise] for promise in promises} == {HOLDS}
+    reasons = {verdict["promise"]: verdict["reason"] for verdict in told["verdicts"]}
+    assert all(said in reasons[promise] for promise, said in REASONS.items())
     facts = told["facts"]
     assert (facts["refused"], facts["shows_flags"]) == ({}, True)
     assert facts["trial"] == {"queued": True, "stopped": True, "flagged": True}

@@ -71,6 +71,12 @@ def test_d1_and_d4_go_by_the_log(
         assert bool(found[level]["remedy"]) == (told != HOLDS)
 
 
+def test_d1_is_conditional_where_the_user_may_not_see_when_the_log_is_synced(pair: Replication) -> None:
+    told, reason, remedy = standing(url_of(pair.primary, "-config"), "D1")
+    assert (told, "appendfsync is always: this user is not shown" in reason) == (CONDITIONAL, True)
+    assert "CONFIG GET appendfsync" in remedy
+
+
 def test_d4_is_broken_on_a_server_that_is_too_old(redis6: ServerHandle) -> None:
     told, reason, remedy = standing(redis6.url, "D4")
     assert (told, "WAITAOF was refused: ERR unknown command" in reason) == (BROKEN, True)
