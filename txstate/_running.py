@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from weakref import ref
 
 from txstate.errors import UsageError
 
@@ -12,10 +13,11 @@ if TYPE_CHECKING:
 
     from txstate._engine.attempt import Attempt
 
-_Running: TypeAlias = tuple[tuple[tuple[int, int], "Attempt"], ...]
+_Running: TypeAlias = "tuple[tuple[tuple[int, int], ref[Attempt]], ...]"
 _running: Final[ContextVar[_Running]] = ContextVar("txstate_running", default=())
 """The attempts around this code, each with its store and its thread or task. An entry counts while its attempt does, so
-that one which an interruption left behind does no harm."""
+that one which an interruption left behind does no harm. Contexts live on in timers that asyncio was told to forget, for
+seconds; they must not keep an attempt's documents that long."""
 
 
 def outside(here: tuple[int, int]) -> tuple[int, int]:
@@ -25,7 +27,9 @@ def outside(here: tuple[int, int]) -> tuple[int, int]:
         UsageError: one is. An inner transaction would commit once for each attempt of the outer one.
     """
     running = _running.get()
-    if running and any(place == here and attempt.in_function for place, attempt in running):
+    if running and any(
+        place == here and (attempt := kept()) is not None and attempt.in_function for place, kept in running
+    ):
         raise UsageError(
             "a transaction of this store is running here already: an inner one would commit each time the outer one "
             "is tried again. Pass on the tx instead of the store; nothing was applied"
@@ -53,7 +57,7 @@ class Noted:
     def __call__(self, attempt: Attempt) -> Any:
         """Run it once."""
         self.attempt = attempt
-        token = _running.set((*_running.get(), (self._here, attempt)))
+        token = _running.set((*_running.get(), (self._here, ref(attempt))))
         try:
             return self._body(attempt)
         finally:
@@ -67,7 +71,7 @@ class NotedCoroutine(Noted):
 
     async def __call__(self, attempt: Attempt) -> Any:
         """Run it once."""
-        token = _running.set((*_running.get(), (self._here, attempt)))
+        token = _running.set((*_running.get(), (self._here, ref(attempt))))
         try:
             return await self._body(attempt)
         finally:

@@ -97,6 +97,22 @@ def test_nor_does_one_under_asyncio(valkey9: ServerHandle) -> None:
     asyncio.run(run())
 
 
+def test_nor_do_they_live_on_in_timers_that_were_cancelled(valkey9: ServerHandle) -> None:
+    """Those of asyncio keep the context in which they were set, until their time has come."""
+
+    async def change(tx: AsyncTx, key: str) -> None:
+        (await tx.get(key)).increment("n")
+
+    async def run() -> None:
+        async with AsyncStore(valkey9.url) as store:
+            for number in range(TIMES):
+                await store.run(change, f"doc:{number}")
+            gc.collect()
+            assert [each for each in gc.get_objects() if isinstance(each, Record)] == []
+
+    asyncio.run(run())
+
+
 def test_documents_know_that_their_transaction_is_over(valkey9: ServerHandle) -> None:
     with Store(valkey9.url) as store:
         store.put("doc", {"n": 0})
