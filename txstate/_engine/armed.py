@@ -93,11 +93,11 @@ class Tail:
         self.session, self.wanted, self.timed = session, dict(wanted), timed
         self._signature = signature
         self._names = {key: settings.redis_key(key) for key in wanted}
-        self._fields = {key: _names_of(key, fields) for key, fields in wanted.items()}
+        self._reads = [(key, fields, _names_of(key, fields)) for key, fields in wanted.items()]
         commands: list[Command] = [("WATCH", session.token, *self._names.values())]
         commands += [
-            ("HGETALL", self._names[key]) if fields is None else ("HMGET", self._names[key], *fields)
-            for key, fields in self._fields.items()
+            ("HGETALL", self._names[key]) if names is None else ("HMGET", self._names[key], *names)
+            for key, _, names in self._reads
         ]
         self._present = len(commands)
         commands.append(("MGET", session.token, *claim_names(settings, wanted, session.slot)))
@@ -130,10 +130,9 @@ class Tail:
         ):
             return
         try:
-            spares = {
-                key: Spare(self.wanted[key], self._record(key, reply, fields))
-                for (key, fields), reply in zip(self._fields.items(), replies[1:here], strict=True)
-            }
+            spares = {}
+            for (key, fields, names), reply in zip(self._reads, replies[1:here], strict=True):
+                spares[key] = Spare(fields, self._record(key, reply, names))
             time = microseconds(replies[here + 1]) if self.timed else 0
         except (ReplyError, CodecError):
             return

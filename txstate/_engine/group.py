@@ -290,17 +290,19 @@ def meet(attempt: Attempt, wanted: Wanted) -> Member | None:
         Condemned: another one's attempt carries this one, and can't give it what it wants.
     """
     groups, member = attempt.settings.groups, attempt.member
-    if member is not None and member.relay is not None:
+    if member is not None:
+        if member.relay is None:
+            return None
         member.leave()
         member.groups.set_apart(member)
         raise attempt.condemn(Apart(for_good=True))
-    if member is not None or groups is None or not wanted or attempt.apart:
+    if groups is None or not wanted or attempt.apart:
         return None
     # A later attempt begins with all that the last one had asked for.
     if attempt.number > 1 and signature_of(attempt.settings, wanted) != attempt.signature:
         return None
     member = attempt.member = groups.enter(attempt, wanted)
-    return member if member is not None and member.place is Place.WAITS else None
+    return None if member is None or member.mailbox is None else member  # only who waits has one
 
 
 def wait_for_turn(attempt: Attempt, member: Member) -> Steps[bool]:

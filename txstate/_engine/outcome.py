@@ -128,6 +128,8 @@ def verdict(
         keys: what the transaction wrote, for error messages.
     """
     multi, answer = replies[0], replies[-1]
+    if type(answer) is list and ReplyError not in map(type, answer) and not isinstance(multi, ReplyError):
+        return _COMMITTED
     if isinstance(multi, ReplyError):
         # Without MULTI the commands behind it run one by one, each on its own, unless they were refused as well.
         if all(isinstance(reply, ReplyError) for reply in replies[1:-1]):
@@ -137,15 +139,11 @@ def verdict(
         return Conflict()
     if isinstance(answer, ReplyError):
         return failure(_first_error(replies[1:-1]) or because(answer), "committing", keys)
-    if not isinstance(answer, list) or _first_error(answer) is not None:
-        return Partial(replies)
-    return _COMMITTED
+    return Partial(replies)
 
 
 def _first_error(replies: Sequence[object]) -> ReplyError | None:
-    if ReplyError not in map(type, replies):
-        return None
-    return next(reply for reply in replies if isinstance(reply, ReplyError))
+    return next((reply for reply in replies if isinstance(reply, ReplyError)), None)
 
 
 def because(answer: ReplyError) -> ReplyError:

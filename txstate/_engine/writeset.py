@@ -50,8 +50,9 @@ def write_set(attempt: Attempt) -> list[Write]:
 def commands_of(attempt: Attempt, writes: Sequence[Write]) -> list[Command]:
     """What is sent for them, between MULTI and EXEC."""
     commands: list[Command] = []
+    names = attempt.read_set.names
     for record, (delete_first, values, unset, exists, ttl), version in writes:
-        name = attempt.read_set.names[record.key]
+        name = names[record.key]
         if delete_first:
             commands.append(("DEL", name))
         if not exists:
