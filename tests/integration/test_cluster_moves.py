@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+import redis.asyncio.cluster
 import redis.cluster
 from support import bank
 from support.bank import Clerks
@@ -16,7 +17,7 @@ from support.faults import of_commit
 from support.ledger import Tally
 from support.twins import both_twins, open_twin
 
-from txstate import AsyncTx, Doc, Store, Tx
+from txstate import AsyncTx, Doc, Store
 from txstate._engine.slots import slot_of
 from txstate.testing import FaultProxy, HoldRequest, Late
 
@@ -82,10 +83,11 @@ def accounts(cluster: Cluster) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.fault(number=21)
+@both_twins
 @pytest.mark.parametrize("at_once", [False, True], ids=["key by key", "at once"])
 @pytest.mark.parametrize("delivered", ["before", "away", "back"])
 def test_a_late_exec_and_a_slot_that_moves(
-    delivered: str, cluster: Cluster, figures: Figures, *, at_once: bool
+    kind: str, delivered: str, cluster: Cluster, figures: Figures, *, at_once: bool
 ) -> None:
     """The EXEC hangs on its way to the old owner while the slot moves away, is resolved at the new one, and moves back."""
     move = cluster.move_at_once if at_once else cluster.move
@@ -96,18 +98,14 @@ def test_a_late_exec_and_a_slot_that_moves(
         def through_the_proxy(node: tuple[str, int]) -> tuple[str, int]:
             return (node[0], hidden) if node[1] == owner.port else node
 
-        with (
-            redis.cluster.RedisCluster(
-                host="127.0.0.1", port=owner.port, address_remap=through_the_proxy
-            ) as client,
-            Store(client=client) as store,
-            ThreadPoolExecutor(1) as pool,
-        ):
-            store.run(add_sync)
+        clients = {"sync": redis.cluster.RedisCluster, "async": redis.asyncio.cluster.RedisCluster}
+        client = clients[kind](host="127.0.0.1", port=owner.port, address_remap=through_the_proxy)
+        with open_twin(kind, client=client) as twin, ThreadPoolExecutor(1) as pool:
+            twin.run(add)
             # All of the commit comes late, or EXEC alone: then what it executes had been taken by the old owner.
             late = proxy.inject(Late(), "MULTI" if delivered == "away" else "EXEC", where=of_commit)
             resolver = proxy.inject(HoldRequest(), "EXPIRE")
-            call = pool.submit(store.run, add_sync)
+            call = pool.submit(twin.run, add)
             resolver.wait()
             exec_on_its_way = late.held()
             if delivered == "before":
@@ -122,9 +120,9 @@ def test_a_late_exec_and_a_slot_that_moves(
             move(SLOT, owner)
             if delivered == "back":
                 assert exec_on_its_way.deliver()[0] is None
-            stats = store.stats()
+            stats = twin.stats
             assert (stats.in_doubt, stats.resolved_committed) == (1, delivered == "before")
-            assert store.get(bank.ACCOUNTS[1]) == {"n": 2}
+            assert twin.get(bank.ACCOUNTS[1]) == {"n": 2}
             assert other is not owner
             figures(
                 owner,
@@ -132,11 +130,6 @@ def test_a_late_exec_and_a_slot_that_moves(
                 resolved=stats,
                 tally=Tally(attempted=2, acknowledged=2, applied=2),
             )
-
-
-def add_sync(tx: Tx) -> None:
-    for doc in tx.get_many(bank.ACCOUNTS[:2]):
-        doc.increment("n")
 
 
 async def add(tx: AsyncTx) -> None:

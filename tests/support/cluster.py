@@ -62,8 +62,16 @@ class Cluster:
         return str(self.ask(node, "CLUSTER MYID"))
 
     def owner(self, slot: int) -> ServerHandle:
-        """The primary that says it serves a slot, and that the others say does."""
+        """The primary that says it serves a slot, and that the others say does.
+
+        All have heard of the last change then: a node that takes a slot before it has would give its claim the same
+        number (epoch) as that of the last owner, and some would for ever not believe it.
+        """
+        _until(lambda: len(set(map(self._epoch, self._alive()))) == 1, "all nodes know of the last change")
         return _until(lambda: self._owner(slot), f"slot {slot} has one owner")
+
+    def _epoch(self, node: ServerHandle) -> str:
+        return str(self._info(node)["cluster_current_epoch"])
 
     def _owner(self, slot: int) -> ServerHandle | None:
         ports = set()
@@ -179,16 +187,17 @@ class Cluster:
         _until(lambda: all(self._is_whole(node) for node in self.nodes), "the cluster is whole")
 
     def _is_whole(self, node: ServerHandle) -> bool:
-        state = self.ask(node, "CLUSTER INFO")
-        if isinstance(state, str):
-            state = dict(line.split(":", 1) for line in state.split())
         known = self.ask(node, "CLUSTER SLOTS")
         role = self.ask(node, "ROLE")
         return (
-            state["cluster_state"] == "ok"
+            self._info(node)["cluster_state"] == "ok"
             and len({part[1] for entry in known for part in entry[2:]}) == len(self.nodes)
             and (role[0] == "master" or role[3] == "connected")
         )
+
+    def _info(self, node: ServerHandle) -> dict[str, str]:
+        state = self.ask(node, "CLUSTER INFO")
+        return dict(line.split(":", 1) for line in state.split()) if isinstance(state, str) else state
 
     def _alive(self) -> Iterator[ServerHandle]:
         return (node for node in self.nodes if node.process.poll() is None)

@@ -408,3 +408,24 @@ def a_slot_that_moves_away(_server: ServerHandle) -> Found:
         snapshot = store.get("a")
         found = None if snapshot is None else snapshot["n"]
         return Found(found != 2, f"the counter is {found} after 2 increments")
+
+
+def a_slot_that_moved_since(_server: ServerHandle) -> Found:
+    """What a connection had read before its slot moved, asked for once another writer has changed it where it is now."""
+    with (
+        start_cluster(primaries=2, replicas=False) as cluster,
+        Store(cluster.url) as store,
+        Store(cluster.url) as other,
+    ):
+        store.put("a", {"n": 0})
+        for _ in range(3):
+            store.update("a", add_one)
+        cluster.move(slot_of(b"a"))
+        other.update("a", add_one)
+        found = store.run(look)
+        return Found(found != 4, f"{found} is read after 4 was acknowledged")
+
+
+def look(tx: Tx) -> int:
+    n: int = tx["a"]["n"]
+    return n

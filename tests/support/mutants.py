@@ -142,7 +142,10 @@ def read_only_without_validation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(
-    "an armed snapshot is used without validation where nothing is written", "P4", killers.watching_a_counter
+    "an armed snapshot is used without validation where nothing is written",
+    "P4",
+    killers.watching_a_counter,
+    killers.a_slot_that_moved_since,
 )
 def armed_snapshot_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
     def prove(_attempt: Attempt) -> Steps[None]:

@@ -80,8 +80,8 @@ class Twin(ABC):
 
 
 class SyncTwin(Twin):
-    def __init__(self, url: str, **options: Any) -> None:
-        self.store: Store = Store(url, **options)
+    def __init__(self, *url: str, **options: Any) -> None:
+        self.store: Store = Store(*url, **options)
 
     def run(
         self,
@@ -128,11 +128,11 @@ class SyncTwin(Twin):
 class AsyncTwin(Twin):
     """The store lives on an event loop of its own, in a thread of its own."""
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, *url: str, **options: Any) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="async-twin")
         self._thread.start()
-        self.store: AsyncStore = AsyncStore(url, **options)
+        self.store: AsyncStore = AsyncStore(*url, **options)
 
     def run(
         self,
@@ -184,10 +184,10 @@ class AsyncTwin(Twin):
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
-def open_twin(kind: str, url: str, *, deadline: float = 10.0, **options: Any) -> Twin:
-    """Open one of the two; `deadline` is that of its `Retry`."""
+def open_twin(kind: str, *url: str, deadline: float = 10.0, **options: Any) -> Twin:
+    """Open one of the two, by its address or by ``client=``; `deadline` is that of its `Retry`."""
     twins: dict[str, Callable[..., Twin]] = {"sync": SyncTwin, "async": AsyncTwin}
-    return twins[kind](url, retry=Retry(deadline=deadline), **options)
+    return twins[kind](*url, retry=Retry(deadline=deadline), **options)
 
 
 class _DoneTx:
