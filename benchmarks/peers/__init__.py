@@ -7,12 +7,22 @@ from typing import Final
 
 from benchmarks.peers.bare import BareSocket
 from benchmarks.peers.base import AsyncPeer, Peer, Place
+from benchmarks.peers.contention import Adaptive, BackOff, LongTurns, SingleTurns, SleepingClaims
 from benchmarks.peers.elsewhere import ZODB, PostgreSQL, SQLite
 from benchmarks.peers.own import AsyncUpdate, FieldsUpdate, Put, ReadOnly, Update
 from benchmarks.peers.redis_libraries import Coredis, Pottery, PotteryRedlock, PythonRedisLock
 from benchmarks.peers.redis_py import AsyncTransaction, Lock, Ping, Script, Transaction
 
-__all__ = ["PEERS", "AsyncPeer", "Peer", "Place", "lacking"]
+__all__ = ["MANAGERS", "PEERS", "AsyncPeer", "Peer", "Place", "lacking"]
+
+MANAGERS: Final[dict[str, type[Peer | AsyncPeer]]] = {
+    "txstate-single-turns": SingleTurns,
+    "txstate-long-turns": LongTurns,
+    "txstate-sleeping-claims": SleepingClaims,
+    "txstate-back-off": BackOff,
+    "txstate-adaptive": Adaptive,
+}
+"""txstate with other contention managers; measured by `benchmarks.contention`."""
 
 PEERS: Final[dict[str, type[Peer | AsyncPeer]]] = {
     "txstate": Update,
@@ -32,6 +42,7 @@ PEERS: Final[dict[str, type[Peer | AsyncPeer]]] = {
     "txstate-read-only": ReadOnly,
     "txstate-put": Put,
     "txstate-async": AsyncUpdate,
+    **MANAGERS,
     "redis-py-async-transaction": AsyncTransaction,
 }
 

@@ -341,6 +341,16 @@ def claims_of(wire: Wire) -> list[list[Command]]:
     ]
 
 
+def waits_of(wire: Wire) -> list[bytes]:
+    """The lines in which it stood."""
+    return [
+        bytes(command[1])  # type: ignore[arg-type]  # a key's name is bytes
+        for batch in wire.batches("read")
+        for command in batch
+        if command[0] == "BZPOPMIN"
+    ]
+
+
 def test_the_first_conflict_claims_nothing_and_later_ones_do() -> None:
     wire = contended(3)
     assert wire.transact(add_one) == 2
@@ -390,7 +400,8 @@ def test_who_sees_another_s_claim_gives_way_a_bounded_number_of_times() -> None:
         return add_one(tx)
 
     assert wire.transact(counted) == 2
-    assert len(wire.slept()) == wire.settings.patience
+    assert len(waits_of(wire)) == wire.settings.patience
+    assert len(wire.slept()) == wire.settings.patience - 1, "who waited in vain waits a moment on its side"
     assert set(runs) == {1}, "giving way is no attempt"
     assert wire.strings[b"__txstate__:claim:a"] == b"another"
     assert wire.settings.counters.stats().conflicts == 0
@@ -401,7 +412,8 @@ def test_who_gives_way_gives_up_its_turn_only_until_the_claim_is_gone() -> None:
     wire = contended(0)
     wire.next("read", {"MGET": [b"another"]})
     assert wire.transact(add_one) == 2
-    assert len(wire.slept()) == 1
+    assert waits_of(wire) == [b"__txstate__:line:a"]
+    assert wire.slept() == []
 
 
 def test_claims_that_are_refused_do_not_matter() -> None:
@@ -420,7 +432,7 @@ def test_a_claim_does_not_replace_the_watch() -> None:
 
 def test_a_refusal_of_the_commit_is_final_with_a_claim_too() -> None:
     wire = contended(2)
-    wire.next("commit", [b"OK", QUEUED, QUEUED, QUEUED, error("EXECABORT because of: OOM x")])
+    wire.next("commit", [b"OK", QUEUED, QUEUED, QUEUED, error("EXECABORT because of: OOM x"), 1, 1])
     with pytest.raises(ServerRefused):
         wire.transact(add_one)
     wire.assert_settled()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from txstate._codec import VERSION_FIELD
 from txstate._docs import Record
 from txstate._effects import LARGE, Constant, ReplyError
-from txstate._engine.claims import claim_names
+from txstate._engine.claims import NO_TURN, Turn, claim_names
 from txstate._engine.proof import Proof
 from txstate._engine.reads import pairs
 from txstate._engine.readset import ReadSet, microseconds
@@ -59,14 +59,21 @@ class Armed:
         read_set: what was read, and is watched.
         spares: the documents, as read.
         tail: what arms the socket again, behind a commit that asked for the same.
+        until: where others were met, by the settings' clock: when the claims that it shows have ended.
     """
 
-    __slots__ = ("read_set", "signature", "spares", "tail")
+    __slots__ = ("read_set", "signature", "spares", "tail", "until")
 
     def __init__(
-        self, signature: Hashable, read_set: ReadSet, spares: dict[str, Spare], tail: Tail | None = None
+        self,
+        signature: Hashable,
+        read_set: ReadSet,
+        spares: dict[str, Spare],
+        tail: Tail | None = None,
+        until: float = 0.0,
     ) -> None:
         self.signature, self.read_set, self.spares, self.tail = signature, read_set, spares, tail
+        self.until = until
 
 
 class Tail:
@@ -91,6 +98,7 @@ class Tail:
         self, settings: Settings, session: Session, signature: Hashable, wanted: Wanted, *, timed: bool
     ) -> None:
         self.session, self.wanted, self.timed = session, dict(wanted), timed
+        self._settings = settings
         self._signature = signature
         self._names = {key: settings.redis_key(key) for key in wanted}
         self._reads = [(key, fields, _names_of(key, fields)) for key, fields in wanted.items()]
@@ -113,14 +121,24 @@ class Tail:
         self.commands = Constant(commands)
         self._proof = Proof(session, self._names.values())
 
-    def take(self, replies: Sequence[object]) -> None:
-        """Arm the session, if everything is there, free of claims, and from one moment."""
+    def take(self, replies: Sequence[object], turn: Turn = NO_TURN) -> None:
+        """Arm the session, if everything is there, free of others' claims, and from one moment.
+
+        Args:
+            replies: to its commands.
+            turn: that of the commit.
+        """
         here = self._present
         found = replies[here]  # the token's value, and who claims the keys
         if isinstance(replies[0], ReplyError) or type(found) is not list:
             return
-        if found[0] is None or found.count(None) < len(found) - 1:
+        if found[0] is None:
             return
+        until, met = 0.0, NO_TURN
+        if found.count(None) < len(found) - 1:
+            met, until = self._meet(found[1:], turn)
+            if met.others:
+                return
         if self._counted and replies[here + self.timed + 1] != self._calm:
             if has_volatile_fields(replies[here + self.timed + 1]):
                 return
@@ -138,7 +156,20 @@ class Tail:
             return
         read_set = ReadSet(dict.fromkeys(spares, True), self._names.copy())
         read_set.unproven, read_set.time, read_set.proof = True, time, self._proof
-        self.session.armed = Armed(self._signature, read_set, spares, self)
+        read_set.turn = met
+        self.session.armed = Armed(self._signature, read_set, spares, self, until)
+
+    def _meet(self, holders: Sequence[object], turn: Turn) -> tuple[Turn, float]:
+        """See who has claimed the keys; if others have, the next call stands in line at once."""
+        turn = turn.again()
+        turn.see(sorted(self._names), holders)
+        self.session.finished = now = self._settings.clock()
+        until = now + max(turn.others.values(), default=0.0)
+        if turn.others:
+            read_set = ReadSet()
+            read_set.turn = turn
+            self.session.armed = Armed(self._signature, read_set, {}, None, until)
+        return turn, until
 
     def _record(self, key: str, reply: object, fields: Sequence[bytes] | None) -> Record:
         """The document as read.
@@ -181,14 +212,9 @@ def rearm(attempt: Attempt) -> None:
     channel, read_set = attempt.channel, attempt.read_set
     if channel is None or channel.session is None or not channel.hot or read_set.unproven:
         return
-    plain = (
-        not read_set.claimed
-        and not attempt.ttls
-        and not attempt.documents.widened
-        and not read_set.volatile()
-    )
-    # A claim belongs to this call; the read set that holds it must not become another's.
-    if plain and attempt.claim is None and channel.session.flags:
+    plain = not attempt.ttls and not attempt.documents.widened and not read_set.volatile()
+    # Claims are the business of this call; the read set that knows of some must not become another's.
+    if plain and read_set.turn is NO_TURN and channel.session.flags:
         read_set.shelve()
         channel.session.armed = Armed(attempt.signature, read_set, attempt.documents.as_read(), attempt.tail)
 

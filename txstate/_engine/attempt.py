@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from txstate._docs import Record
 from txstate._effects import NOTHING, Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
 from txstate._engine.armed import Spare, signature_of
+from txstate._engine.claims import NO_TURN, Turn
 from txstate._engine.documents import Documents
 from txstate._engine.group import meet, wait_for_turn
 from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, failure, refusal
@@ -20,6 +21,7 @@ from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, 
 from txstate._engine.readset import ReadSet
 from txstate._engine.session import connect, waits_for_the_rest
 from txstate._engine.state import Standing, State
+from txstate._engine.turns import heed, may_take_over
 from txstate.errors import UsageError, WrongType
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from txstate._docs import Doc
     from txstate._effects import Channel, Command, Constant, Steps
     from txstate._engine.armed import Tail, Wanted
-    from txstate._engine.claims import Claim
     from txstate._engine.group import Member
     from txstate._engine.resolve import Evidence, Finding
     from txstate._engine.session import Session
@@ -55,7 +56,8 @@ class Attempt(Standing):
         in_part: the error for a commit that was applied in part.
         slot: of a cluster, in which all its documents are; None: there are no slots, or it has not asked for any yet.
         signature: the first thing that this call asked for; armed sockets are found by it.
-        claim: what this call claims its keys with, if it does.
+        began: when it did, by the settings' clock; if it waited for its turn, when it got it.
+        waited: seconds that this took.
         gives_way: whether another's claim ends the attempt.
         member: its call's place among those of this process that want the same; None: it is on its own.
         apart: whether it has to be.
@@ -76,6 +78,7 @@ class Attempt(Standing):
     _session: Session | None = None
     tail: Tail | None = None
     _round_trips = 0
+    waited = 0.0
     _busy = False
 
     def __init__(
@@ -87,17 +90,18 @@ class Attempt(Standing):
         *,
         slot: int | None = None,
         signature: Hashable = None,
-        claim: Claim | None = None,
+        began: float = 0.0,
+        turn: Turn | None = None,
         gives_way: bool = True,
     ) -> None:
         self.settings, self.number, self.deadline = settings, number, deadline
         self.channel, self.signature, self.slot = channel, signature, slot
         self.callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.documents = Documents(self)
-        self.claim, self.gives_way = claim, gives_way
+        self.began, self.gives_way = began, gives_way
         self.read_set = ReadSet()
-        if claim is not None:
-            self.read_set.claim = claim
+        if turn is not None:
+            self.read_set.turn = turn
         self.ttls: dict[str, TTLRead] = {}
 
     @property
@@ -205,7 +209,7 @@ class Attempt(Standing):
         armed, session.armed = session.armed, None
         if not channel.quiet():
             channel.drop()
-        elif armed.signature == self.signature and self.claim is None:
+        elif armed.signature == self.signature and may_take_over(self, armed, session):
             self.read_set, self.documents.spares, self.tail = armed.read_set, armed.spares, armed.tail
 
     # The round trips.
@@ -332,8 +336,9 @@ class Attempt(Standing):
         if channel is not None:
             channel.release()
         self.slot, self.signature, self._session, self.tail = slot, None, None, None
-        self.read_set, self.documents.spares = ReadSet(), {}
-        self.read_set.claim = self.claim
+        turn, self.read_set, self.documents.spares = self.read_set.turn, ReadSet(), {}
+        if turn.claim is not None:
+            self.read_set.turn = Turn(turn.claim)
 
     def _read(self, wanted: Wanted, *, prefetch: bool) -> Steps[None]:
         # Names first: one that can't be used is refused before anything is sent.
@@ -388,8 +393,8 @@ class Attempt(Standing):
         self.session.watching = True
         replies = yield from self.exchange(batch.commands, self.remaining())
         unreadable = batch.take(replies)
-        if self.read_set.claimed and self.gives_way:
-            raise self.condemn(GiveWay())
+        if self.read_set.turn is not NO_TURN:
+            heed(self, first=batch.first)
         return unreadable, batch.asks_for_field_ttls(replies)
 
     def _explain(self, read: Read, error: Exception) -> Steps[None]:

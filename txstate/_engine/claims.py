@@ -1,11 +1,23 @@
-"""Claims: how a transaction that keeps losing gets its turn.
+"""Claims, lines and turns: how those who want the same document get it one after the other.
 
-Optimistic commits alone starve whoever is slow: the winner commits again before the loser has looked. So after a few
-conflicts an attempt leaves a claim on its keys, a key beside each that names it and expires by itself. Everybody reads
-the claims along with the documents, and who sees another's gives way for a moment, a bounded number of times.
+Optimistic commits alone starve whoever is slow, and waste the time of everybody else. So
 
-Claims serve progress only. WATCH alone keeps safety, so a claim that expired, was lost, overwritten or ignored can
-slow things down but never corrupt anything. No clock is compared between hosts: leases are the server's.
+1. after a few conflicts a call claims its keys: a key beside each document says who has the turn, and expires by itself;
+2. everybody reads the claims along with the documents, and who sees another's stands in line: it blocks on the server,
+   and as soon as its turn comes it claims and reads in that same round trip;
+3. the commit of the holder gives its claims back, and right behind it wakes who has waited longest, nobody else;
+4. a holder whose calls follow each other at once keeps its turn for a few commits, each of one round trip: passing a
+   turn on costs as much as several of them, most of it for a process that has gone cold;
+5. who waits in vain for as long as a claim can last looks for itself: its holder has died, or stands still.
+
+So about one call is active at a time, and the order is that of arrival: the server's queue of blocked clients is the
+queue lock of Mellor-Crummey and Scott (1991), the few commits of a turn are the bounded batches of cohort locks (Dice,
+Marathe and Shavit, 2012). Sleeping instead, be it for a random or an estimated time, either polls or leaves the document
+idle; contention managers for memory (Scherer and Scott, 2005) mind conflicts, but not what it costs to wake up.
+
+Claims serve progress only. WATCH alone keeps safety, so a claim that expired, was lost, overwritten or ignored, and a
+turn that was given twice or to nobody, can slow things down but never corrupt anything. No clock is compared between
+hosts: leases are the server's.
 """
 
 from __future__ import annotations
@@ -14,14 +26,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from txstate._effects import Command
+    from txstate._engine.session import Session
     from txstate._engine.settings import Settings
 
 CONFLICTS_BEFORE_CLAIM: Final = 2
+WAIT: Final = "BZPOPMIN"
+BURST = 1
+"""Commits of one turn, at most."""
 _LEASES: Final = 3
 _LONGEST: Final = 2.0
+_UNTOLD: Final = 0.1
+"""Seconds that a claim is taken to last whose value doesn't tell."""
+_SHORTEST: Final = 0.001
+"""Seconds to wait at least: 0 would mean forever."""
+_LATE: Final = 0.005
+"""Seconds beyond a lease in which its end is noticed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +59,149 @@ class Claim:
     lease: int
 
     @classmethod
-    def after(cls, holder: str, took: float, shortest: float) -> Claim:
-        """A claim whose lease suits an attempt that took so many seconds, and lasts as many at least."""
-        return cls(holder.encode(), round(1000 * max(min(_LEASES * took, _LONGEST), shortest)))
+    def suiting(cls, settings: Settings, took: float = 0.0, before: Claim | None = None) -> Claim:
+        """A claim whose lease suits an attempt that took so many seconds; of the same call as the one before."""
+        holder = settings.random_id().encode() if before is None else before.holder
+        return cls(holder, round(1000 * max(min(_LEASES * took, _LONGEST), settings.shortest_lease)))
+
+    @property
+    def value(self) -> bytes:
+        """What is kept on the server: who has the turn, and for how long at most."""
+        return b"%b %d" % (self.holder, self.lease)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Where to wait for a turn.
+
+    Attributes:
+        key: the document.
+        seconds: for how long: a little longer than the claim that stands in the way can last.
+        left: claims to give back first: who waits holds none but on earlier keys, so that no two wait for each other.
+    """
+
+    key: str
+    seconds: float
+    left: tuple[str, ...] = ()
+
+
+class Turn:
+    """What an attempt knows of the claims on its keys.
+
+    Attributes:
+        claim: what its call claims them with; None: it doesn't.
+        line: where it waits before it reads; None: it doesn't.
+        kept: the keys that an earlier attempt of this call has claimed.
+        held: the keys whose claim is its call's.
+        since: when they were claimed, by the settings' clock.
+        commits: how many commits the turn had before.
+        vain: whether it waited for nothing: nobody gave it the turn, or the server does not let it wait.
+        others: the keys whose claim is another's, and how many seconds that may last.
+    """
+
+    __slots__ = ("claim", "commits", "held", "kept", "line", "others", "since", "vain")
+
+    def __init__(
+        self, claim: Claim | None = None, line: Line | None = None, kept: Collection[str] = ()
+    ) -> None:
+        self.claim, self.line, self.kept = claim, line, kept
+        self.held: list[str] = []
+        self.others: dict[str, float] = {}
+        self.vain = False
+        self.since, self.commits = 0.0, 0
+
+    def waiting(self, settings: Settings, slot: int | None) -> Iterator[Command]:
+        """What an attempt begins with that stands in line: blocks on the server until its turn has come."""
+        if self.line is not None:
+            if self.line.left:
+                yield from give_back(settings, self.line.left, slot)
+                yield from wake(settings, self.line.left, slot)
+            yield (WAIT, line_name(settings, self.line.key, slot), b"%.3f" % self.line.seconds)
+
+    def claiming(self, keys: Iterable[str], names: Iterable[bytes]) -> Iterator[Command]:
+        """The commands that claim, or make a claim last that the call holds already."""
+        if self.claim is not None:
+            lease = b"%d" % self.claim.lease
+            for key, name in zip(keys, names, strict=True):
+                yield ("SET", name, self.claim.value, "NX", "PX", lease)
+                if key in self.kept:
+                    yield ("PEXPIRE", name, lease)
+
+    def see(self, keys: Sequence[str], values: Sequence[object]) -> None:
+        """Take in what is claimed."""
+        own = None if self.claim is None else self.claim.holder
+        for key, value in zip(keys, values, strict=True):
+            if isinstance(value, bytes):
+                holder, _, lease = value.partition(b" ")
+                if holder == own:
+                    self.held.append(key)
+                else:
+                    self.others[key] = int(lease) / 1000 if lease.isdigit() else _UNTOLD
+
+    def lasts(self, session: Session, now: float) -> bool:
+        """Whether the turn goes on after the commit that is about to leave: a burst costs less than as many turns.
+
+        Only for who has come back at once the last times: everybody waits for who doesn't.
+
+        Args:
+            session: knows how many times in a row it came back at once, and how many it takes.
+            now: by the settings' clock.
+        """
+        return (
+            session.prompt >= session.trusted
+            and self.commits + 1 < BURST
+            and self.claim is not None
+            and now - self.since < self.claim.lease / 2000
+        )
+
+    def again(self) -> Turn:
+        """The same turn after one more commit."""
+        turn = Turn(self.claim)
+        turn.since, turn.commits = self.since, self.commits + 1
+        return turn
+
+    def queue(self, waited: float, longest: float) -> Line:
+        """Where to wait: for the first claim that is another's.
+
+        Args:
+            waited: seconds of the last wait: the line is as long as that, so this one may be twice as long.
+            longest: seconds that are left for it.
+        """
+        key, lease = min(self.others.items())
+        left = tuple(held for held in self.held if held > key)
+        return Line(key, max(_SHORTEST, min(max(lease + _LATE, 2 * waited), longest)), left)
+
+
+NO_TURN: Final = Turn()
+"""Of those who neither claim nor have met a claim; never changed."""
 
 
 def claim_names(settings: Settings, keys: Iterable[str], slot: int | None = None) -> list[bytes]:
-    """Where the claims on these documents are kept."""
+    """Where the claims on these documents are kept, in the order of the keys."""
     return [settings.reserved_name("claim", slot, key).encode() for key in sorted(keys)]
 
 
-def stake(claim: Claim, names: Iterable[bytes]) -> list[Command]:
-    """The commands that claim: in the order of the keys, so that two calls don't hold half of each other's."""
-    return [("SET", name, claim.holder, "NX", "PX", b"%d" % claim.lease) for name in names]
+def line_name(settings: Settings, key: str, slot: int | None = None) -> bytes:
+    """Where those wait who want this document."""
+    return settings.reserved_name("line", slot, key).encode()
+
+
+def give_back(settings: Settings, keys: Sequence[str], slot: int | None) -> list[Command]:
+    """Give claims back; part of the commit. None of it can fail."""
+    return [("DEL", *claim_names(settings, keys, slot))] if keys else []
+
+
+def wake(settings: Settings, keys: Sequence[str], slot: int | None) -> list[Command]:
+    """Wake who waits longest for each of these; behind the commit.
+
+    There is one turn at most in a line, however often it is given. If nobody takes it, it lies there for a while for
+    who is on the way: then PEXPIRE answers 1.
+    """
+    linger = b"%d" % round(1000 * settings.shortest_lease)
+    names = [line_name(settings, key, slot) for key in keys]
+    return [command for name in names for command in (("ZADD", name, "0", "turn"), ("PEXPIRE", name, linger))]
+
+
+def awaited(keys: Sequence[str], replies: Sequence[object]) -> list[str]:
+    """Those of the keys that somebody was waiting for, by the replies to `wake`."""
+    return [key for key, lingers in zip(keys, replies[1::2], strict=True) if lingers == 0]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from txstate._codec import decode_name
 from txstate._effects import NOTHING, Lost, Unreachable
-from txstate._engine.armed import rearm, tail_behind
+from txstate._engine.armed import Tail, rearm
 from txstate._engine.carried import carried
 from txstate._engine.confirm import confirmation_of
 from txstate._engine.doubt import in_doubt, settle
@@ -20,6 +20,7 @@ from txstate._engine.group import carry_others, is_carried
 from txstate._engine.guarded import guarded_verdict, guarded_write
 from txstate._engine.outcome import Committed, Conflict, Outage, Partial, Refused, failure, verdict
 from txstate._engine.resolve import Evidence
+from txstate._engine.turns import ending, follows, pass_on
 from txstate._engine.writeset import commands_of, write_set
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Apart | Re
     if writes:
         return (yield from _write(attempt, writes, relay))
     yield from attempt.prove()
+    if attempt.read_set.turn.held:
+        yield from pass_on(attempt)
     rearm(attempt)
     return Committed()
 
@@ -91,14 +94,14 @@ def _write(
         return footing
     session, left = footing
     number = session.next_id() if relay is None else relay.evidence.number
-    planned = _commands(attempt, session, writes, number)
+    tail, turn = follows(attempt, session), read_set.turn
+    planned = [*_commands(attempt, session, writes, number), *ending(tail)]
     volatile = read_set.volatile() if read_set.reads else ()
     commands = [_MULTI, *(guarded_write(volatile, planned) if volatile else planned), _EXEC]
     size = len(commands)
     # Half of what is left of the call at most, so that as much remains to resolve in.
     soon, broken = max(0.001, left / 2), None
     confirmation = confirmation_of(settings.durability, soon / 2)
-    tail = tail_behind(attempt, session)
     attempt.doubt = Evidence(session.token, number, read_set.names, writes)
     try:
         replies: Sequence[object] = yield from attempt.exchange(
@@ -117,7 +120,7 @@ def _write(
         if len(replies) < size:
             return (yield from in_doubt(attempt, lost)) if lost.sent else Outage(lost)
         tail, broken = None, lost
-    session.watching = tail is not None
+    session.watching = isinstance(tail, Tail)
     outcome = _judged(replies[:size], keys, guarded=bool(volatile))
     settle(attempt, outcome)
     if isinstance(outcome, Partial):
@@ -125,7 +128,7 @@ def _write(
         raise attempt.in_part
     behind = replies[size:]
     if tail is not None and isinstance(outcome, (Committed, Conflict)):
-        tail.take(behind[len(confirmation.commands) :] if confirmation.commands else behind)
+        tail.take(behind[len(confirmation.commands) :] if confirmation.commands else behind, turn)
     if confirmation.commands and isinstance(outcome, Committed):
         return Committed(confirmation.shortfall(behind, broken))
     return outcome
@@ -166,6 +169,4 @@ def _commands(attempt: Attempt, session: Session, writes: Sequence[Write], numbe
     """The commands of the transaction, the token's own the first."""
     commands: list[Command] = [("SET", session.token, number, "EX", attempt.settings.token_ttl)]
     commands += commands_of(attempt, writes)
-    if attempt.read_set.held:
-        commands.append(("DEL", *attempt.read_set.held))
     return commands

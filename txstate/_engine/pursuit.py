@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from txstate import events
 from txstate._effects import Exhausted, TooLate
 from txstate._engine.attempt import Attempt
-from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM, Claim
+from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM, Claim, Line, Turn
 from txstate._engine.group import is_carried, leads
 from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, Refused
 from txstate._engine.settings import logger
@@ -33,20 +33,20 @@ class Pursuit:
     _pacing: Pacing | None = None
     _outage: Exception | None = None
     _conflicted: tuple[int, dict[str, Record | None]] | None = None
-    _holder: str | None = None
     _claim: Claim | None = None
+    _line: Line | None = None
     _gave_way = 0
     _apart = False
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._started = self._began = settings.clock()
+        self._started = settings.clock()
         self.deadline = self._started + settings.retry.deadline
         self._conflicts: dict[str, int] = {}
 
     def first(self) -> Attempt:
         """The first attempt."""
-        return Attempt(self._settings, 1, self.deadline, None)
+        return Attempt(self._settings, 1, self.deadline, None, began=self._started)
 
     def following(self, attempt: Attempt) -> Attempt:
         """The attempt after one that came to nothing; giving way, or to be set apart, doesn't count as one.
@@ -55,7 +55,6 @@ class Pursuit:
         be as stale as this one was.
         """
         counts = not isinstance(attempt.verdict, GiveWay | Apart)
-        self._began = self._settings.clock()
         following = Attempt(
             self._settings,
             attempt.number + counts,
@@ -63,7 +62,8 @@ class Pursuit:
             attempt.end(),
             slot=attempt.slot,
             signature=attempt.signature,
-            claim=self._claim,
+            began=self._settings.clock(),
+            turn=None if self._claim is None else Turn(self._claim, self._line, attempt.read_set.turn.held),
             gives_way=self._gave_way < self._settings.patience,
         )
         following.member, following.apart = attempt.member if leads(attempt) else None, self._apart
@@ -105,8 +105,8 @@ class Pursuit:
         if self._pacing is None:
             self._pacing = Pacing(self._settings.retry, self._started, self._settings.clock)
         if isinstance(outcome, GiveWay):
-            self._gave_way += 1
-            return min(self._pacing.giving_way(), max(0.0, self.deadline - self._settings.clock()))
+            return self._stand_in_line(attempt, self._pacing)
+        self._line = None
         if isinstance(outcome, Conflict):
             return self._after_conflict(attempt, self._pacing)
         return self._after_outage(attempt, outcome, self._pacing)
@@ -142,18 +142,29 @@ class Pursuit:
         read = attempt.read_set.present
         self._conflicted = attempt.number, {key: attempt.documents.latest(key) for key in read}
         error = ConflictError(attempt.number, self._elapsed, self._conflicts)
-        self._stake(attempt.number)
+        self._stake(attempt)
         pause = pacing.after_conflict(error)
         if pause is None or self._settings.clock() + pause >= self.deadline:
             raise self._conflict(attempt)
         return 0.0 if is_carried(attempt) else pause  # to wait for the next turn is no contention
 
-    def _stake(self, conflicts: int) -> None:
+    def _stake(self, attempt: Attempt) -> None:
         """From some conflicts on, claim the keys; the lease suits the time that the last attempt took."""
-        if conflicts >= CONFLICTS_BEFORE_CLAIM:
-            self._holder = self._holder or self._settings.random_id()
-            took = self._settings.clock() - self._began
-            self._claim = Claim.after(self._holder, took, self._settings.shortest_lease)
+        self._claim = attempt.read_set.turn.claim
+        if self._claim is not None or attempt.number >= CONFLICTS_BEFORE_CLAIM:
+            took = self._settings.clock() - attempt.began
+            self._claim = Claim.suiting(self._settings, took, self._claim)
+
+    def _stand_in_line(self, attempt: Attempt, pacing: Pacing) -> float:
+        """Wait for another's turn to end, on the server; who did so in vain waits a moment here first."""
+        self._gave_way += 1
+        turn = attempt.read_set.turn
+        self._claim = turn.claim or Claim.suiting(self._settings)
+        left = max(0.0, self.deadline - self._settings.clock())
+        self._line = turn.queue(
+            attempt.waited, min(self._settings.longest_wait, self._settings.timeout / 2, left / 2)
+        )
+        return min(pacing.giving_way(), left) if turn.vain else 0.0
 
     def _after_outage(self, attempt: Attempt, outage: Outage, pacing: Pacing) -> float:
         self._settings.counters.add(disruptions=1)

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from txstate._effects import ReplyError
-from txstate._engine.claims import claim_names, stake
+from txstate._engine.claims import NO_TURN, WAIT, Turn, claim_names
 from txstate._engine.outcome import passing
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale
 from txstate._engine.session import (
@@ -37,13 +37,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from txstate._effects import Command
-    from txstate._engine.claims import Claim
     from txstate._engine.proof import Proof
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
 
 _MAY_FAIL: Final = ("token", "role", "keyspace", "info")
-_CLAIMS: Final = ("claim", "claims")
+_CLAIMS: Final = ("claim", "claims", "wait")
 
 
 class ReadSet:
@@ -56,22 +55,18 @@ class ReadSet:
         time: the server's clock in microseconds, once a batch has asked for it.
         unproven: it is older than the call, and was not validated since.
         proof: what validates it then, once that was needed.
-        claim: what this call claims the keys with, if it does.
-        claimed: whether a key was seen claimed by another.
-        held: the claims that are this call's.
+        turn: whose turn it is.
     """
 
     time = 0
     unproven = False
     proof: Proof | None = None
-    claim: Claim | None = None
-    claimed = False
+    turn = NO_TURN
 
     def __init__(self, present: dict[str, bool] | None = None, names: dict[str, bytes] | None = None) -> None:
         self.present: dict[str, bool] = present or {}
         self.names: dict[str, bytes] = names or {}
         self.reads: list[Read] = []
-        self.held: list[bytes] = []
 
     def volatile(self) -> list[FieldTTLsRead]:
         """The documents whose fields expire one by one."""
@@ -106,11 +101,14 @@ class Batch(ABC):
         self.commands: list[Command] = []
         self._marks: dict[str, int] = {}
         self._new = {read.key: read.name for read in reads if read.key not in known.present}
+        self._claimable = sorted(self._new)
         self._claims = claim_names(settings, self._new, session.slot)
         if not session.token_set and self.first:
             self._mark("token", "SET", session.token, b"%d" % session.commits, "NX", "EX", settings.token_ttl)
         if session.watching and self.first:
             self._mark("unwatch", "UNWATCH")
+        if known.turn.claim is not None and not session.guest:
+            self._claim(settings)
         self._compose()
 
     @abstractmethod
@@ -141,6 +139,15 @@ class Batch(ABC):
         self._marks[name] = len(self.commands)
         self.commands.append(command)
 
+    def _claim(self, settings: Settings) -> None:
+        """Wait for the turn, and take it."""
+        turn = self.known.turn
+        if self.first:
+            for command in turn.waiting(settings, self.session.slot):
+                self._mark("wait" if command[0] == WAIT else f"claim {len(self.commands)}", *command)
+        for command in turn.claiming(self._claimable, self._claims):
+            self._mark(f"claim {len(self.commands)}", *command)
+
     def _ask(self, reads: Iterable[Read]) -> None:
         for read in reads:
             self.commands.extend(read.commands())
@@ -152,9 +159,6 @@ class Batch(ABC):
         if self.session.role is not None and (self.first or self.known.unproven):
             self._mark("role", *self.session.role)
         if self._claims:
-            if self.known.claim is not None and not self.session.guest:
-                for command in stake(self.known.claim, self._claims):
-                    self._mark(f"claim {len(self.commands)}", *command)
             self._mark("claims", "MGET", *self._claims)
         if self.session.field_ttls is FieldTTLs.COUNTED and any(
             isinstance(read, DocRead) for read in self.reads
@@ -179,19 +183,17 @@ class Batch(ABC):
             if role is not None:
                 require_primary(role)
         if "claims" in self._marks:
-            self._heed_claims(replies[self._marks["claims"]])
+            self._heed_claims(replies[self._marks["claims"]], replies[self._marks.get("wait", 0)])
         if "time" in self._marks:
             self.known.time = microseconds(replies[self._marks["time"]])
 
-    def _heed_claims(self, holders: object) -> None:
-        own = None if self.known.claim is None else self.known.claim.holder
-        if isinstance(holders, list):
-            self.known.claimed |= any(holder not in (None, own) for holder in holders)
-            self.known.held += [
-                name
-                for name, holder in zip(self._claims, holders, strict=True)
-                if own is not None and holder == own
-            ]
+    def _heed_claims(self, holders: object, waited: object) -> None:
+        if "wait" in self._marks:
+            self.known.turn.vain = not isinstance(waited, list)
+        if isinstance(holders, list) and any(holders):
+            if self.known.turn is NO_TURN:
+                self.known.turn = Turn()
+            self.known.turn.see(self._claimable, holders)
 
     def _load(self, reads: Sequence[Read], replies: Sequence[object]) -> dict[Read, Exception]:
         """Hand each read its replies."""

@@ -33,6 +33,10 @@ _VOLATILE_FIELDS: Final = re.compile(rb"(?:subexpiry|keys_with_volatile_items)=[
 _TOKENS: Final = 32
 """How many slots a session keeps its tokens of, at most, beside the one that it works in."""
 
+_PROMPT: Final = 0.001
+"""Seconds between two calls within which the second counts as made at once."""
+_TRUSTED: Final = 8
+_HARDLY: Final = 8192
 _ROLES: Final = (b"master", b"slave", b"replica", b"sentinel")
 
 
@@ -59,6 +63,10 @@ class Session:
         role: the command that tells whether the server is a primary; None if none is allowed.
         field_ttls: see `FieldTTLs`.
         armed: a snapshot that is watched already.
+        finished: when its last turn ended, or was kept for the next call; by the settings' clock.
+        prompt: how many times in a row the next call came at once after that.
+        trusted: how many times it takes to be given longer turns; more, each time that was a mistake.
+        waited: seconds of its last wait in a line.
         probed: what the server answered to the `PROBES` of durability.
     """
 
@@ -66,15 +74,19 @@ class Session:
         "armed",
         "commits",
         "field_ttls",
+        "finished",
         "flags",
         "guest",
         "probed",
+        "prompt",
         "role",
         "slot",
         "token",
         "token_error",
         "token_set",
         "tokens",
+        "trusted",
+        "waited",
         "watching",
     )
 
@@ -89,6 +101,8 @@ class Session:
         self.armed: Armed | None = None
         self.probed: Sequence[object] = ()
         self.commits = 0
+        self.finished = self.waited = 0.0
+        self.prompt, self.trusted = 0, _TRUSTED
         self.tokens: dict[int | None, tuple[bytes, bool, ReplyError | None]] = {}
 
     def work_in(self, slot: int | None, settings: Settings) -> None:
@@ -104,6 +118,18 @@ class Session:
             del self.tokens[next(iter(self.tokens))]
         self.slot = slot
         self.token, self.token_set, self.token_error = kept or (_new_token(settings, slot), False, None)
+
+    def called(self, now: float, *, late: float) -> None:
+        """The next call has come; whether it came at once decides how long its turns may last.
+
+        Args:
+            now: by the settings' clock.
+            late: seconds from which on others were kept waiting by a turn that was left lying.
+        """
+        pause = now - self.finished
+        self.prompt = self.prompt + 1 if pause < _PROMPT else 0
+        if pause > late:
+            self.trusted = min(4 * self.trusted, _HARDLY)
 
     def next_id(self) -> bytes:
         """A value for the token that it has never had: a counter suffices, as the token's name is random."""

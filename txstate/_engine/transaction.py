@@ -15,6 +15,7 @@ from txstate._engine.outcome import Apart, Committed, Conflict, GiveWay, Outage,
 from txstate._engine.pursuit import Pursuit
 from txstate._engine.settings import logger
 from txstate._engine.state import Condemned, State
+from txstate._engine.turns import pass_on
 from txstate.errors import TxStateError
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def _once(
     except BaseException:
         # The state decides, not what comes out: a condemned attempt may have seen what never was.
         if attempt.state is not State.CONDEMNED and (yield from _current(attempt)):
+            yield from pass_on(attempt)
             raise
     assert attempt.verdict is not None  # noqa: S101 - condemned attempts have one
     return attempt.verdict, None

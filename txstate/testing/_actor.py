@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _PATIENCE: Final = 1.0
 _PLACES: Final = 1000
 _NOWHERE: Final = cast("Channel", None)
+_WAIT: Final = 0.001
 _LEASE: Final = 60.0
 """Seconds of a claim: the server's clock is the only one that can't be stepped, so none ends during a run."""
 
@@ -117,6 +118,7 @@ class Actor:
                 groups=process.groups,
                 patience=1,
                 shortest_lease=_LEASE,
+                longest_wait=_WAIT,
             )
         self._thread = threading.Thread(target=self._work, name=f"txstate-explore-{index}", daemon=True)
         self._thread.start()
