@@ -21,7 +21,7 @@ from support.ledger import Tally
 from support.wire import client_of
 
 import txstate
-from txstate import CommitUnknown, Resolution, Retry, Store, Tx, TxStateError
+from txstate import CommitUnknown, Doc, Resolution, Retry, Store, Tx, TxStateError
 from txstate.testing import DropReply, FaultProxy
 
 if TYPE_CHECKING:
@@ -52,10 +52,12 @@ class Interrupter:
         self.place = ""
 
     def trace(self, frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
-        """For `sys.settrace`: calls, and jumps backwards."""
-        code = frame.f_code
+        """For `sys.settrace`: calls, those of the standard library included, and jumps backwards."""
+        code, caller = frame.f_code, frame.f_back
+        if event == "call" and caller is not None and _is_ours(caller) and not _is_ours(frame):
+            self._pass(frame, event)
         # A generator expression is also "called" to be closed, where nobody looks for signals.
-        if not code.co_filename.startswith(LIBRARY) or code.co_name == "<genexpr>":
+        if not _is_ours(frame) or code.co_name == "<genexpr>":
             return None
         frame.f_trace_lines, frame.f_trace_opcodes = False, True
         if event == "call" or (event == "opcode" and code.co_code[frame.f_lasti] in JUMPS_BACK):
@@ -64,7 +66,7 @@ class Interrupter:
 
     def profile(self, frame: FrameType, event: str, _: object) -> None:
         """For `sys.setprofile`: functions written in C that return."""
-        if event == "c_return" and frame.f_code.co_filename.startswith(LIBRARY):
+        if event == "c_return" and _is_ours(frame):
             self._pass(frame, event)
 
     def _pass(self, frame: FrameType, event: str) -> None:
@@ -77,6 +79,10 @@ class Interrupter:
             )
             raise KeyboardInterrupt
         self._left -= 1
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(LIBRARY)
 
 
 def interrupted(at: int, call: Callable[[], object]) -> tuple[str, BaseException | None]:
@@ -120,6 +126,7 @@ def no_garbage_collection() -> Iterator[None]:
     ("scene", "step"),
     [
         ("pooled connection", 1),
+        ("update", 1),
         ("new connection", 3),
         pytest.param("new connection", 1, marks=pytest.mark.soak),
         ("lost reply", 5),
@@ -160,7 +167,9 @@ def interrupt_a_commit(
     key = f"{scene}:{at}"
 
     def append(tx: Tx, marker: int) -> None:
-        doc = tx.get(key)
+        change(tx.get(key), marker)
+
+    def change(doc: Doc, marker: int) -> None:
         doc["markers"] = [*doc.get("markers", []), marker]
 
     def applied() -> list[int]:
@@ -172,7 +181,10 @@ def interrupt_a_commit(
             store.run(append, 0)
         lost = proxy.inject(DropReply(), "EXEC", where=of_commit) if scene == "lost reply" else None
         before = applied()
-        place, interruption = interrupted(at, lambda: store.run(append, 1))
+        call: Callable[[], object] = lambda: store.run(append, 1)  # noqa: E731
+        if scene == "update":
+            call = lambda: store.update(key, lambda doc: change(doc, 1))  # noqa: E731
+        place, interruption = interrupted(at, call)
         cause = None if interruption is None else interruption.__cause__
         verdict = cause.known if isinstance(cause, CommitUnknown) else None
         del interruption, cause  # with their traceback, which keeps frames alive
