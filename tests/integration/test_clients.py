@@ -13,20 +13,14 @@ import redis.retry
 from redis.backoff import ConstantBackoff
 from redis.credentials import CredentialProvider
 from support.faults import of_commit
-from support.ledger import Ledger, all_once
-from support.servers import ServerMissingError
-from support.tls import TLSHandle, make_certificate, start_tls
-from support.twins import both_twins, open_twin
+from support.twins import both_twins
 from support.users import USER, change_rights, url_of
 from support.wire import client_of
 
-from txstate import AsyncStore, Doc, ServerRefused, Store, StoreUnavailable
+from txstate import AsyncStore, Doc, ServerRefused, Store
 from txstate.testing import DropReply, FaultProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from support.servers import ServerHandle
 
 
@@ -147,72 +141,3 @@ def test_its_retries_are_never_used(kind: str, server: ServerHandle) -> None:
         assert (lost.fired, stats.in_doubt, stats.resolved_committed) == (3, 3, 3)
         sent = [event for event in proxy.log if event.command is not None]
         assert not [event for event in sent if event.command is not None and event.command.name == "PING"]
-
-
-# TLS
-
-
-@pytest.fixture(scope="module")
-def secure() -> Iterator[TLSHandle]:
-    try:
-        server = start_tls()
-    except ServerMissingError as missing:
-        pytest.skip(str(missing))
-    with server:
-        yield server
-
-
-@both_twins
-def test_transactions_over_tls(kind: str, secure: TLSHandle) -> None:
-    """Large documents take many records; a repeated transaction stays one round trip on one connection."""
-    with open_twin(kind, secure.url) as twin:
-        twin.put("large", {"text": "x" * 3_000_000, "n": 0})
-        for _ in range(4):
-            twin.update("large", add_one)
-        before = twin.stats
-        for _ in range(5):
-            twin.update("large", add_one)
-        assert twin.stats.round_trips - before.round_trips == 5
-        assert twin.update("large", add_one)["n"] == 10
-        assert twin.stats.conflicts == twin.stats.disruptions == 0
-
-
-@both_twins
-def test_a_tls_client_is_taken_over(kind: str, secure: TLSHandle) -> None:
-    settings = {
-        "port": secure.port,
-        "host": "127.0.0.1",
-        "ssl": True,
-        "ssl_ca_certs": str(secure.certificate),
-        "ssl_certfile": str(secure.certificate),
-        "ssl_keyfile": str(secure.key),
-    }
-    with client_of(secure.unix_url) as client:
-        client.flushall()
-    seen, stats = update(kind, settings, times=5)
-    assert seen == {"n": 5}
-    assert stats.connections == 1
-
-
-@both_twins
-def test_a_server_that_nobody_vouches_for_is_not_talked_to(
-    kind: str, secure: TLSHandle, tmp_path: Path
-) -> None:
-    make_certificate(tmp_path / "other.pem", tmp_path / "other.key")
-    url = secure.url.replace(f"ssl_ca_certs={secure.certificate}", f"ssl_ca_certs={tmp_path / 'other.pem'}")
-    with open_twin(kind, url, deadline=0.3) as twin, pytest.raises(StoreUnavailable) as refused:
-        twin.update("k", add_one)
-    assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value)
-
-
-@both_twins
-def test_connections_over_tls_that_are_killed_lose_and_double_nothing(kind: str, secure: TLSHandle) -> None:
-    """No proxy looks into TLS, so they are cut by the server, after every third commit."""
-    ledger = Ledger(secure, f"killed-{kind}")
-    with open_twin(kind, secure.url) as twin, client_of(secure.unix_url) as admin:
-        for number in range(12):
-            ledger.commit(twin)
-            if number % 3 == 0:
-                admin.execute_command("CLIENT", "KILL", "TYPE", "normal")
-        assert ledger.tally() == all_once(12)
-        assert twin.stats.connections == 5
