@@ -12,7 +12,7 @@ from support.together import Together
 from txstate import events
 from txstate._changes import KEEP, Changes
 from txstate._engine import relay
-from txstate._engine.group import PATIENCE
+from txstate._engine.group import PATIENCE, QUEUEING
 from txstate.durability import Replicas
 from txstate.errors import CodecError, CommitUnknown, ConflictError, ServerRefused, VersionMismatch
 from txstate.resolution import Resolution
@@ -432,6 +432,7 @@ def test_the_leader_takes_the_turn_back_from_a_function_that_takes_too_long() ->
 def test_who_waits_for_a_slow_leader_goes_on_by_itself_and_later_ones_do_so_at_once() -> None:
     wire = Together(k={"n": 1})
     leader, other = wire.all_waiting(append(1), append(2))
+    leader.run(until="read")
     wire.now += PATIENCE
     other.run_out()
     ended(other)
@@ -439,6 +440,30 @@ def test_who_waits_for_a_slow_leader_goes_on_by_itself_and_later_ones_do_so_at_o
     later = wire.update(append(3)).run()
     assert later.ended
     ended(leader)
+
+
+def test_a_leader_that_waits_for_a_connection_is_waited_for_longer() -> None:
+    """Who left it would have to wait for one as well."""
+    wire = Together(k={"n": 1})
+    leader, other = wire.all_waiting(append(1), append(2))
+    wire.now += PATIENCE
+    assert other.run_out().parked
+    later = wire.update(append(3)).run()
+    assert later.parked
+    leader.run(until="read")
+    wire.now += PATIENCE / 2
+    ended(leader, other, later)
+    assert wire.kinds() == ["read", "commit"]
+
+
+def test_but_not_for_ever() -> None:
+    wire = Together(k={"n": 1})
+    leader, other = wire.all_waiting(append(1), append(2))
+    wire.now += QUEUEING
+    other.run_out()
+    ended(other)
+    ended(leader)
+    assert items(wire) == b"[2,1]"
 
 
 def test_one_that_reads_more_runs_again_on_a_connection_of_its_own() -> None:

@@ -179,7 +179,7 @@ class Attempt(Standing):
             left = self.records[key].ttl_after(left)
         return None if left is None else left / 1000
 
-    def begin(self, wanted: Wanted) -> Steps[None]:
+    def begin(self, wanted: Wanted) -> Steps[None]:  # noqa: C901 - each transaction comes by, and a call costs
         """Take a channel, and the snapshot that it is armed with, if that is what this call asks for.
 
         Raises:
@@ -201,6 +201,11 @@ class Attempt(Standing):
             channel.release()
             self.refuse()
         self.channel = channel
+        member = self.member
+        if member is not None:
+            member.connected = True
+            if member.group is not None:
+                member.advance()
         session = channel.session
         if session is not None and self.slot is not None:
             session.work_in(self.slot, self.settings)

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 PATIENCE: Final = 0.1
 """Seconds that a call waits for another one's function, at most."""
 
+QUEUEING: Final = 1.0
+"""Seconds that it waits for another one to get a connection. Longer: it would have to queue for one itself, and a crowd
+that does so keeps the connections from those who would have carried it."""
+
 _PENANCE: Final = 1.0
 """Seconds for which calls don't wait for each other after one of them has shown that it can't share an attempt."""
 
@@ -59,14 +63,16 @@ class Group:
     """The calls that want the same documents now.
 
     Attributes:
+        leader: who commits for all.
         waiting: who waits, in order.
         relay: the leader's attempt, while it carries others.
         progress: when the last one of them got on.
     """
 
-    __slots__ = ("progress", "relay", "waiting")
+    __slots__ = ("leader", "progress", "relay", "waiting")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, leader: Member, now: float) -> None:
+        self.leader = leader
         self.waiting: deque[Member] = deque()
         self.relay: Relay | None = None
         self.progress = now
@@ -80,6 +86,7 @@ class Member:
         wanted: what it began with.
         until: its deadline.
         group: None until there are two.
+        connected: whether it has a connection, if it leads.
         mailbox: where it waits; None until it has to.
         relay: the attempt that has carried its function; None if it leads.
         outcome: what the commit came to, for one that was carried.
@@ -87,6 +94,7 @@ class Member:
 
     place = Place.LEADS
     group: Group | None = None
+    connected = False
     mailbox: Mailbox | None = None
     relay: Relay | None = None
     outcome: Shared | None = None
@@ -104,6 +112,11 @@ class Member:
         """Tell it to look where it stands."""
         if self.mailbox is not None:
             self.mailbox.put()
+
+    def advance(self) -> None:
+        """It got on: if it leads, those that it will carry go on waiting."""
+        if self.group is not None and self.place is Place.LEADS:
+            self.group.progress = self.groups.clock()
 
     def leave(self) -> None:
         """Its call, or its attempt on another's connection, is over: whoever waits for it goes on. May be repeated."""
@@ -160,7 +173,7 @@ class Groups:
             if leader is member:
                 return member
             if leader.group is None:
-                leader.group = Group(self.clock())
+                leader.group = Group(leader, self.clock())
             if self.is_stalled(leader.group):
                 if leader.place is Place.LEADS and self.clock() < leader.until:
                     return None
@@ -224,7 +237,7 @@ class Groups:
 
     def is_stalled(self, group: Group) -> bool:
         """Whether those that wait have waited long for nothing."""
-        return self.clock() - group.progress >= PATIENCE
+        return self.clock() - group.progress >= (PATIENCE if group.leader.connected else QUEUEING)
 
     def forget(self) -> None:
         """Start anew in a forked child, which has only one of the parent's threads."""
@@ -254,7 +267,7 @@ class Groups:
             del self._leaders[leader.signature]
             return
         group.progress = self.clock()
-        member = group.waiting.popleft()
+        member = group.leader = group.waiting.popleft()
         self._leaders[leader.signature] = member
         member.place = Place.LEADS
         member.wake()
@@ -292,6 +305,7 @@ def meet(attempt: Attempt, wanted: Wanted) -> Member | None:
     groups, member = attempt.settings.groups, attempt.member
     if member is not None:
         if member.relay is None:
+            member.connected = False
             return None
         member.leave()
         member.groups.set_apart(member)
