@@ -136,7 +136,7 @@ def cluster(clusters: Clusters) -> Cluster:
     return clusters.clean("valkey9")
 
 
-@pytest.fixture(params=["valkey9", "redis6"])
+@pytest.fixture(params=["valkey9", "redis6", pytest.param("redis8", marks=pytest.mark.soak)])
 def any_cluster(request: pytest.FixtureRequest, clusters: Clusters) -> Cluster:
     """The same of the newest and of the oldest kind of server in turn."""
     name: str = request.param

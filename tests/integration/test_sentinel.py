@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 import redis.asyncio.sentinel
 import redis.sentinel
+from support.forks import in_child
 from support.ledger import Ledger, total
 from support.sentinels import SERVICE, Watched
 from support.servers import ServerMissingError
-from support.twins import both_twins, open_twin
+from support.twins import SyncTwin, both_twins, open_twin
 from support.wire import client_of, eventually
 
 from txstate import AsyncStore, Replicas, Store, StoreUnavailable, UsageError
@@ -66,6 +67,15 @@ def test_the_address_leads_to_the_primary(kind: str, watched: Watched) -> None:
         with client_of(watched.unix_url) as client:
             assert client.hget(f"by-url-{kind}", "n") == b"1"
         assert twin.store.url == watched.url
+        assert (twin.stats.connections, twin.stats.disruptions) == (1, 0)
+
+
+def test_parent_and_forked_child_find_it_each_for_themselves(watched: Watched) -> None:
+    with SyncTwin(watched.url) as twin:
+        for _ in range(3):
+            twin.update("forked", add_one)
+        in_child(lambda: twin.update("forked", add_one))
+        assert [twin.update("forked", add_one)["n"] for _ in range(3)] == [5, 6, 7]
         assert (twin.stats.connections, twin.stats.disruptions) == (1, 0)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -13,6 +11,7 @@ import redis
 import redis.asyncio
 from support.cluster import Cluster, start_cluster
 from support.faults import of_commit
+from support.forks import in_child
 from support.ledger import Ledger, all_once
 from support.servers import ServerMissingError
 from support.tls import Authority, Secure, TLSRelay, start_tls
@@ -177,16 +176,7 @@ def test_a_forked_child_forgets_the_connections_without_a_farewell(any_secure: S
         for _ in range(3):
             twin.update("k", add_one)
         before = twin.stats
-        if (child := os.fork()) == 0:
-            code = 1
-            signal.alarm(30)
-            try:
-                twin.update("k", add_one)
-                code = 0
-            finally:
-                os._exit(code)
-        _, status = os.waitpid(child, 0)
-        assert status == 0
+        in_child(lambda: twin.update("k", add_one))
         assert [twin.update("k", add_one)["n"] for _ in range(3)] == [5, 6, 7]
         assert twin.stats.connections == before.connections
         assert twin.stats.disruptions == 0
