@@ -22,6 +22,7 @@ from support.faults import of_commit
 from support.ledger import Ledger
 from support.replication import Replication, stopped
 from support.twins import open_twin
+from support.wire import client_of
 
 from txstate import NotDurable, Replicas, Retry, Store, StoreUnavailable, Tx
 from txstate._engine.slots import slot_of
@@ -293,6 +294,30 @@ def lost_replies(server: ServerHandle) -> Found:
             doubled += ledger.tally().doubled
             rounds += 5
     return Found(broken=doubled > 0, told=f"{doubled} of {rounds} doubled")
+
+
+def lost_replies_whose_token_is_gone(server: ServerHandle) -> Found:
+    """The reply to a commit is lost, and its token is deleted before anybody looks at it; with both stores."""
+    doubled = 0
+    for kind in ("sync", "async"):
+        ledger = Ledger(server, kind)
+        with (
+            FaultProxy(server.url) as proxy,
+            open_twin(kind, proxy.url) as twin,
+            client_of(server.unix_url) as admin,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            ledger.commit(twin)
+            lost = proxy.inject(DropReply(), "EXEC", where=of_commit)
+            resolver = proxy.inject(HoldRequest(), "EXPIRE")
+            call = pool.submit(ledger.commit, twin)
+            lost.wait()
+            resolver.wait()
+            assert admin.delete(*admin.keys("__txstate__:token:*")) > 0
+            resolver.release()
+            call.result()
+        doubled += ledger.tally().doubled
+    return Found(broken=doubled > 0, told=f"{doubled} of 2 doubled")
 
 
 def lost_replies_beside_another_client(server: ServerHandle) -> Found:

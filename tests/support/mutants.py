@@ -341,6 +341,19 @@ def resolver_overwrites(monkeypatch: pytest.MonkeyPatch) -> None:
     _ask_by(monkeypatch, ask)
 
 
+@mutant(
+    "a token that is gone is taken for a commit that was not applied",
+    "P2",
+    killers.lost_replies_whose_token_is_gone,
+)
+def absent_token_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fence(*_: object) -> Steps[Resolution]:
+        yield from ()
+        return Resolution.NOT_COMMITTED
+
+    monkeypatch.setattr(resolve, "_fence", fence)
+
+
 # Connections.
 
 
