@@ -56,6 +56,32 @@ def test_processes_whose_connections_are_cut_six_times_a_second_have_a_serializa
     assert_nobody_starved(entries)
 
 
+@pytest.mark.fault(number=1)
+@pytest.mark.parametrize(
+    ("server", "seconds", "seed"),
+    [
+        ("valkey9", 2, 5),
+        *(pytest.param(name, 60, 6, marks=pytest.mark.soak) for name in ("valkey9", "redis6")),
+    ],
+    indirect=["server"],
+)
+def test_processes_of_several_threads_that_share_commits_have_a_serializable_history(
+    server: ServerHandle, seconds: int, seed: int, tmp_path: Path, figures: Figures
+) -> None:
+    with FaultProxy(server.url) as proxy:
+        with Hammers(proxy.url, processes=3, threads=6, seed=seed, folder=tmp_path) as hammers:
+            storm = proxy.cut_randomly(per_second=6, seed=seed)
+            time.sleep(seconds)
+            storm.stop()
+            entries = hammers.stop()
+        assert proxy.fired >= 3 * seconds
+    with client_of(server.unix_url) as client:
+        tally, verdict = judge(entries, client)
+    figures(server, fired=proxy.fired, seed=seed, tally=tally, verdict=verdict)
+    assert tally.failed == 0
+    assert hammers.shared >= 5 * seconds
+
+
 @pytest.mark.fault(number=25)
 @pytest.mark.parametrize(
     ("name", "seconds", "seed"),

@@ -1,7 +1,7 @@
 """Processes that run the workloads on one server until they are told to stop, or die, and what each of them saw.
 
 Each writes down what it is about to do before it does it, so that one that is killed leaves its history behind:
-`python -m support.hammer URL PROCESS SEED LOG` is one of them. Their clocks are one: the machine's monotonic clock.
+`python -m support.hammer URL PROCESS SEED LOG THREADS` is one of them. Their clocks are one: the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -12,24 +12,31 @@ import selectors
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self
+from unittest.mock import patch
 
 from support.twins import open_twin
 from support.workloads import EPOCH, WORKLOADS, Entry
 
 from txstate import CommitUnknown, Store, TxStateError
+from txstate._engine.relay import Relay
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from support.twins import Twin
     from support.workloads import Workload
 
     from txstate import AsyncTx
+    from txstate._engine.group import Member
+    from txstate._engine.writeset import Write
 
 TESTS: Final = Path(__file__).parents[1]
 _DEADLINE: Final = 30.0  # seconds for one transaction, killed servers included
+_MANY: Final = 1000  # threads of a process, at most
 _END: Final = 40.0  # seconds to come to an end
 
 
@@ -41,10 +48,15 @@ class Hammers:
         processes: how many.
         seed: of what they choose.
         folder: for their logs.
+        threads: of each; they share a store, and so commits.
+
+    Attributes:
+        shared: how many transactions were carried by the commit of another thread, once they have stopped.
     """
 
-    def __init__(self, url: str, *, processes: int, seed: int, folder: Path) -> None:
-        self._url, self._seed, self._folder = url, seed, folder
+    def __init__(self, url: str, *, processes: int, seed: int, folder: Path, threads: int = 1) -> None:
+        self._url, self._seed, self._folder, self._threads = url, seed, folder, threads
+        self.shared = 0
         self._started = 0
         self._workers = [self._start() for _ in range(processes)]
 
@@ -82,13 +94,14 @@ class Hammers:
     def stop(self) -> list[Entry]:
         """Let all end their last transaction. What they, and those before them, did."""
         for worker in self._workers:
-            _, errors = worker.communicate(b"\n", timeout=_END)
+            told, errors = worker.communicate(b"\n", timeout=_END)
             assert worker.returncode == 0, errors.decode()
+            self.shared += int(told)
         return [entry for number in range(self._started) for entry in read(self._log(number))]
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "support.hammer", self._url, str(self._started)]
-        command += [str(self._seed), str(self._log(self._started))]
+        command += [str(self._seed), str(self._log(self._started)), str(self._threads)]
         self._started += 1
         pipe = subprocess.PIPE
         return subprocess.Popen(command, cwd=TESTS, stdin=pipe, stdout=pipe, stderr=pipe)
@@ -121,38 +134,59 @@ def _told_to_stop() -> Callable[[], bool]:
     return lambda: bool(selector.select(0))
 
 
-def main(url: str, process: int, seed: int, log: IO[str]) -> None:
+def main(url: str, process: int, seed: int, log: IO[str], threads: int) -> None:
     """Be one of the processes."""
-    rng = random.Random(f"{seed} {process}")
     kind = "async" if process % 2 else "sync"
+    shared = 0
+    pass_on = Relay.pass_on
+
+    def counted(relay: Relay, member: Member | None, writes: Sequence[Write]) -> None:
+        nonlocal shared
+        shared += member is not None
+        pass_on(relay, member, writes)
+
+    with (
+        patch.object(Relay, "pass_on", counted),
+        open_twin(kind, url, deadline=_DEADLINE, timeout=1.0) as twin,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        print("ready", flush=True)  # noqa: T201 - for the parent
+        sys.stdin.readline()
+        told = _told_to_stop()
+        for work in [
+            pool.submit(_work, twin, process * _MANY + thread, seed, log, told) for thread in range(threads)
+        ]:
+            work.result()
+    print(shared)  # noqa: T201 - for the parent
+
+
+def _work(twin: Twin, worker: int, seed: int, log: IO[str], told: Callable[[], bool]) -> None:
+    """Be one of its threads: to the checker, which knows of no others, a process."""
+    rng = random.Random(f"{seed} {worker}")
 
     def note(**fields: Any) -> None:
-        log.write(json.dumps(fields) + "\n")
+        log.write(json.dumps(fields) + "\n")  # one call, so that lines of several threads don't mix
         log.flush()
 
     async def body(tx: AsyncTx, workload: Workload, name: str, plan: list[Any]) -> None:
         note(id=name, txn=await workload.run(tx, plan))
 
-    with open_twin(kind, url, deadline=_DEADLINE, timeout=1.0) as twin:
-        print("ready", flush=True)  # noqa: T201 - for the parent
-        sys.stdin.readline()
-        told = _told_to_stop()
-        number = 0
-        while not told():
-            number += 1
-            name = f"{process}-{number}"
-            (workload,) = rng.choices(WORKLOADS, [each.share for each in WORKLOADS])
-            plan = workload.plan(rng, name, int(time.monotonic() / EPOCH))
-            note(id=name, process=process, workload=workload.name, plan=plan, call=time.monotonic_ns())
-            kind, error = "ok", ""
-            try:
-                twin.run(body, workload, name, plan)
-            except TxStateError as raised:
-                kind = "info" if isinstance(raised, CommitUnknown) else "fail"
-                error = type(raised).__name__
-            note(id=name, type=kind, error=error, ret=time.monotonic_ns())
+    number = 0
+    while not told():
+        number += 1
+        name = f"{worker}-{number}"
+        (workload,) = rng.choices(WORKLOADS, [each.share for each in WORKLOADS])
+        plan = workload.plan(rng, name, int(time.monotonic() / EPOCH))
+        note(id=name, process=worker, workload=workload.name, plan=plan, call=time.monotonic_ns())
+        kind, error = "ok", ""
+        try:
+            twin.run(body, workload, name, plan)
+        except TxStateError as raised:
+            kind = "info" if isinstance(raised, CommitUnknown) else "fail"
+            error = type(raised).__name__
+        note(id=name, type=kind, error=error, ret=time.monotonic_ns())
 
 
 if __name__ == "__main__":
     with Path(sys.argv[4]).open("w") as file:
-        main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), file)
+        main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), file, int(sys.argv[5]))
