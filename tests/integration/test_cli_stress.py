@@ -147,6 +147,18 @@ def test_usage(arguments: tuple[str, str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["redis+cluster://127.0.0.1:1", "redis+sentinel://127.0.0.1:1/mymaster/0"],
+    ids=["cluster", "sentinel"],
+)
+def test_more_than_one_server_is_refused_before_any_is_asked(address: str) -> None:
+    done = stress("--url", address)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "redis://host:port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt_ends_all_workers_and_removes_the_keys(
     valkey9: ServerHandle, end: signal.Signals, code: int

@@ -12,7 +12,7 @@ import redis
 import typer
 from rich.console import Console
 
-from txstate import Store, StoreUnavailable
+from txstate import Store, StoreUnavailable, UsageError
 from txstate.cli._contenders import Name
 from txstate.cli._contest import Plan, Result, clean_up, compete
 from txstate.cli._crew import Crew
@@ -71,6 +71,11 @@ def stress(
 def _server(named: str | None) -> Iterator[str]:
     """The address for the workers; a private server lives as long as the run."""
     with Store() if named is None else Store(named) as store:
+        if any(f"+{kind}://" in store.url for kind in ("cluster", "sentinel")):
+            raise UsageError(
+                "stress runs on one server, where all that it compares can run: name a primary as redis://host:port. "
+                "What clusters and failovers do under load is in docs/reliability.md"
+            )
         yield store.url
 
 
