@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -20,7 +21,7 @@ from support.workloads import judge
 from txstate.testing import FaultProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from support.figures import Figures
@@ -42,17 +43,8 @@ PROCESSES = 8
 def test_processes_whose_connections_are_cut_six_times_a_second_have_a_serializable_history(
     server: ServerHandle, seconds: int, seed: int, tmp_path: Path, figures: Figures
 ) -> None:
-    with FaultProxy(server.url) as proxy:
-        with Hammers(proxy.url, processes=PROCESSES, seed=seed, folder=tmp_path) as hammers:
-            storm = proxy.cut_randomly(per_second=6, seed=seed)
-            time.sleep(seconds)
-            storm.stop()
-            entries = hammers.stop()
-        assert proxy.fired >= 3 * seconds
-    with client_of(server.unix_url) as client:
-        tally, verdict = judge(entries, client)
-    figures(server, fired=proxy.fired, seed=seed, tally=tally, verdict=verdict)
-    assert tally.failed == 0
+    hammers = partial(Hammers, processes=PROCESSES, seed=seed, folder=tmp_path)
+    entries, _ = in_a_storm(server, hammers, seconds, seed, figures)
     assert_nobody_starved(entries)
 
 
@@ -68,8 +60,17 @@ def test_processes_whose_connections_are_cut_six_times_a_second_have_a_serializa
 def test_processes_of_several_threads_that_share_commits_have_a_serializable_history(
     server: ServerHandle, seconds: int, seed: int, tmp_path: Path, figures: Figures
 ) -> None:
+    hammers = partial(Hammers, processes=3, threads=6, seed=seed, folder=tmp_path)
+    _, shared = in_a_storm(server, hammers, seconds, seed, figures)
+    assert shared >= 5 * seconds
+
+
+def in_a_storm(
+    server: ServerHandle, hammers_at: Callable[[str], Hammers], seconds: int, seed: int, figures: Figures
+) -> tuple[list[Entry], int]:
+    """Let them work while connections are cut, and judge it. What they did, and how often they shared a commit."""
     with FaultProxy(server.url) as proxy:
-        with Hammers(proxy.url, processes=3, threads=6, seed=seed, folder=tmp_path) as hammers:
+        with hammers_at(proxy.url) as hammers:
             storm = proxy.cut_randomly(per_second=6, seed=seed)
             time.sleep(seconds)
             storm.stop()
@@ -79,7 +80,7 @@ def test_processes_of_several_threads_that_share_commits_have_a_serializable_his
         tally, verdict = judge(entries, client)
     figures(server, fired=proxy.fired, seed=seed, tally=tally, verdict=verdict)
     assert tally.failed == 0
-    assert hammers.shared >= 5 * seconds
+    return entries, hammers.shared
 
 
 @pytest.mark.fault(number=25)
