@@ -54,6 +54,9 @@ class Interrupter:
     def trace(self, frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
         """For `sys.settrace`: calls, those of the standard library included, and jumps backwards."""
         code, caller = frame.f_code, frame.f_back
+        # What __del__ raises goes nowhere: it is no moment of the call that dropped the object.
+        if code.co_name == "__del__":
+            return None
         if event == "call" and caller is not None and _is_ours(caller) and not _is_ours(frame):
             self._pass(frame, event)
         # A generator expression is also "called" to be closed, where nobody looks for signals.

@@ -125,7 +125,7 @@ def claim_trusted_for_safety(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Attempt.exchange
 
     def exchange(attempt: Attempt, commands: Sequence[Command], *rest: Any) -> Steps[list[Any]]:
-        if commands[0] != ("MULTI",) or not attempt.read_set.turn.held:
+        if not commands or commands[0] != ("MULTI",) or not attempt.read_set.turn.held:
             return (yield from real(attempt, commands, *rest))
         replies = yield from real(attempt, [("UNWATCH",), *commands], *rest)
         return replies[1:]

@@ -94,8 +94,10 @@ def _write(
         return footing
     session, left = footing
     number = session.next_id() if relay is None else relay.evidence.number
+    planned = _commands(attempt, session, writes, number)
+    # After the commands: nothing is read ahead that they show to be large.
     tail, turn = follows(attempt, session), read_set.turn
-    planned = [*_commands(attempt, session, writes, number), *ending(tail)]
+    planned += ending(tail)
     volatile = read_set.volatile() if read_set.reads else ()
     commands = [_MULTI, *(guarded_write(volatile, planned) if volatile else planned), _EXEC]
     size = len(commands)
