@@ -12,11 +12,12 @@ import redis.asyncio.cluster
 import redis.cluster
 from support.twins import both_twins, open_twin
 
-from txstate import AsyncStore, AsyncTx, CrossSlotError, Store, UsageError
+from txstate import AsyncStore, AsyncTx, CrossSlotError, ServerRefused, Store, StoreUnavailable, UsageError
 from txstate._engine.slots import slot_of
 
 if TYPE_CHECKING:
     from support.cluster import Cluster
+    from support.servers import ServerHandle
 
 PAIR = ["{acct}:1", "{acct}:2"]
 
@@ -140,6 +141,39 @@ def test_what_a_cluster_can_not_be_opened_with(twin: type[Store]) -> None:
     for address in ("redis+cluster://", "redis+cluster://a:1,", "redis+cluster://a:x", "unix+cluster://a"):
         with pytest.raises(UsageError):
             twin(address)
+
+
+@both_twins
+def test_nobody_who_is_asked_is_a_node_of_a_cluster(
+    kind: str, cluster: Cluster, valkey9: ServerHandle
+) -> None:
+    """Those that are gone may come back, so they are waited for; whoever refuses goes on refusing."""
+    nowhere = "redis+cluster://127.0.0.1:1,127.0.0.1:2"
+    with open_twin(kind, nowhere, deadline=0.5) as twin:
+        with pytest.raises(StoreUnavailable, match=r"Connection refused|Connect call failed"):
+            twin.get("k")
+        with pytest.raises(StoreUnavailable, match="nothing was applied"):
+            twin.put("k", {"n": 1})
+        assert twin.stats.disruptions > 4
+    a_server = f"redis+cluster://127.0.0.1:{valkey9.port}"
+    with open_twin(kind, a_server) as twin, pytest.raises(ServerRefused, match="cluster support disabled"):
+        twin.put("k", {"n": 1})
+    a_stranger = cluster.url.replace("://", "://nobody:wrong@")
+    with open_twin(kind, a_stranger) as twin, pytest.raises(ServerRefused, match="WRONGPASS"):
+        twin.put("k", {"n": 1})
+
+
+@both_twins
+def test_a_node_that_is_named_as_a_server_says_what_it_is(kind: str, cluster: Cluster) -> None:
+    node = cluster.other_primary(cluster.owner(slot_of(PAIR[0].encode())))
+    with open_twin(kind, node.url) as twin:
+        with pytest.raises(ServerRefused, match=r"Open the cluster: redis\+cluster://") as reading:
+            twin.get(PAIR[0])
+        assert reading.value.code == "MOVED"
+        # As its token's slot is random, the node may have that, but not together with the documents'.
+        for _ in range(10):
+            with pytest.raises((ServerRefused, CrossSlotError), match=r"Open the cluster: redis\+cluster://"):
+                twin.run(transfer, 5)
 
 
 def test_a_store_is_its_address_in_another_process(cluster: Cluster) -> None:

@@ -16,6 +16,7 @@ from support.forks import in_child
 from support.ledger import Tally
 from support.servers import ServerMissingError
 from support.twins import SyncTwin, both_twins, open_twin
+from support.wire import eventually
 
 from txstate._engine.slots import slot_of
 
@@ -88,6 +89,33 @@ def test_nodes_are_reached_where_they_say(kind: str, by: str, place: tuple[Clust
         assert twin.update(keys[0], add_one) == {"n": 4}
         assert twin.get(keys[0]) == {"n": 4}
         assert twin.stats.disruptions == 2  # sent there by ASK, and by MOVED
+
+
+@pytest.mark.fault(number=21)
+@both_twins
+def test_a_cluster_that_is_gone_as_a_whole_is_waited_for(
+    kind: str, cluster: Cluster, figures: Figures
+) -> None:
+    """Nobody is left to ask who serves what; a call that has met that, in the middle of its life or as its first, goes on."""
+    with open_twin(kind, cluster.url, deadline=30.0) as known, ThreadPoolExecutor(2) as pool:
+        known.update(KEY, add_one)
+        for node in cluster.nodes:
+            cluster.kill(node)
+        with open_twin(kind, cluster.url, deadline=30.0) as new:
+            calls = [
+                pool.submit(twin.put, f"{{bank}}:{name}", {"n": 1})
+                for name, twin in (("known", known), ("new", new))
+            ]
+            eventually(lambda: known.stats.disruptions > 3 and new.stats.disruptions > 3)
+            for node in cluster.nodes:
+                node.launch()
+            assert [call.result() for call in calls] == [{"n": 1}, {"n": 1}]
+            assert known.get_many(["{bank}:known", "{bank}:new"]) == {
+                "{bank}:known": {"n": 1},
+                "{bank}:new": {"n": 1},
+            }
+            disrupted = known.stats.disruptions + new.stats.disruptions
+    figures(cluster.nodes[0], fired=disrupted, tally=Tally(attempted=2, acknowledged=2, applied=2))
 
 
 @pytest.mark.fault(number=21)

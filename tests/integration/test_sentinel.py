@@ -19,7 +19,7 @@ from support.servers import ServerMissingError
 from support.twins import SyncTwin, both_twins, open_twin
 from support.wire import client_of, eventually
 
-from txstate import AsyncStore, Replicas, Store, StoreUnavailable, UsageError
+from txstate import AsyncStore, Replicas, ServerRefused, Store, StoreUnavailable, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -97,9 +97,28 @@ def test_a_service_that_no_sentinel_knows_is_waited_for_until_the_deadline(
 ) -> None:
     with (
         open_twin(kind, watched.url.replace(SERVICE, "nobody"), deadline=0.5) as twin,
-        pytest.raises(StoreUnavailable, match="No master found for 'nobody'"),
+        pytest.raises(StoreUnavailable, match="3 of 3 sentinels answer, and none names a primary 'nobody'"),
     ):
         twin.update("k", add_one)
+
+
+@both_twins
+def test_sentinels_that_can_not_be_asked_are_named_with_the_reason(kind: str, watched: Watched) -> None:
+    nowhere = f"redis+sentinel://127.0.0.1:1,127.0.0.1:2/{SERVICE}"
+    with open_twin(kind, nowhere, deadline=0.5) as twin:
+        with pytest.raises(StoreUnavailable) as caught:
+            twin.update("k", add_one)
+        assert "0 of 2 sentinels answer" in str(caught.value)
+        assert "127.0.0.1:1: Connection refused; 127.0.0.1:2: Connection refused)" in str(caught.value)
+    no_sentinel = f"127.0.0.1:{watched.primary().port}"
+    with (
+        open_twin(kind, f"redis+sentinel://{no_sentinel}/{SERVICE}") as twin,
+        pytest.raises(ServerRefused, match="unknown command 'SENTINEL'"),
+    ):
+        twin.update("k", add_one)
+    # One that refuses is passed over, as one that is gone.
+    with open_twin(kind, watched.url.replace("://", f"://{no_sentinel},")) as twin:
+        assert twin.update("k", add_one)["n"] > 0
 
 
 def test_settings_of_a_client_are_taken_over(watched: Watched) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
 
     from txstate.tx import Tx
 
+REDIRECTING = ["MOVED 3999 127.0.0.1:6381", "ASK 3999 127.0.0.1:6381"]
 PASSING = [
+    *REDIRECTING,
     "LOADING Redis is loading the dataset in memory",
     "BUSY Redis is busy running a script",
     "TRYAGAIN Multiple keys request during rehashing of slot",
     "CLUSTERDOWN The cluster is down",
     "MASTERDOWN Link with MASTER is down",
     "READONLY You can't write against a read only replica.",
-    "MOVED 3999 127.0.0.1:6381",
-    "ASK 3999 127.0.0.1:6381",
     "ERR max number of clients reached",
 ]
 FINAL = [
@@ -46,6 +47,13 @@ def add_one(tx: Tx) -> int:
     doc = tx.get("a")
     doc["n"] += 1
     return int(doc["n"])
+
+
+def wire_of(text: str, **documents: dict[str, Any]) -> Wire:
+    """To a cluster if nothing else would answer this."""
+    wire = Wire(documents)
+    wire.settings = replace(wire.settings, clustered=text in REDIRECTING)
+    return wire
 
 
 # Passing errors: a new attempt from WATCH, on a new connection
@@ -87,7 +95,7 @@ def add_one(tx: Tx) -> int:
 def test_a_passing_error_leads_to_a_new_attempt_from_watch(
     kind: str, answer: Callable[[Exception], Any], text: str
 ) -> None:
-    wire = Wire(a={"n": 1})
+    wire = wire_of(text, a={"n": 1})
     wire.next(kind, answer(error(text)))
     runs: list[int] = []
 
@@ -202,10 +210,25 @@ def test_the_user_s_own_exception_comes_out_unchanged_with_nothing_applied() -> 
 
 @pytest.mark.parametrize("text", PASSING)
 def test_a_passing_error_outside_of_transactions_is_waited_out(text: str) -> None:
-    wire = Wire(a={"n": 1}, b={"n": 2})
+    keys = ["{t}a", "{t}b"]
+    wire = wire_of(text, **{key: {"n": number} for number, key in enumerate(keys)})
     wire.next("plain", [b"OK", QUEUED, error(text), error("EXECABORT discarded"), [b"master", 0, []]])
-    found = wire.run(plain.get_many(wire.settings, ["a", "b"], None))
-    assert [found[key]["n"] for key in "ab"] == [1, 2]  # type: ignore[index]  # both exist
+    found = wire.run(plain.get_many(wire.settings, keys, None))
+    assert [found[key]["n"] for key in keys] == [0, 1]  # type: ignore[index]  # both exist
+    wire.assert_settled()
+
+
+@pytest.mark.parametrize("text", REDIRECTING)
+def test_a_store_that_knows_of_no_cluster_is_not_sent_around_in_it(text: str) -> None:
+    wire = Wire(a={"n": 1})
+    wire.next("plain", [error(text), [b"master", 0, []]])
+    with pytest.raises(ServerRefused, match="Open the cluster") as refused:
+        wire.run(plain.get_many(wire.settings, ["a"], None))
+    assert refused.value.code == text.split(maxsplit=1)[0]
+    wire.next("commit", [b"OK", QUEUED, error(text), error("EXECABORT discarded")])
+    with pytest.raises(ServerRefused, match="nothing was applied"):
+        wire.transact(add_one)
+    assert wire.hashes[b"a"][b"n"] == b"1"
     wire.assert_settled()
 
 

@@ -83,6 +83,12 @@ def test_what_redis_py_would_not_take_is_refused_at_once(target: str) -> None:
         opened(target)
 
 
+def test_several_hosts_are_those_of_a_cluster_or_of_sentinels() -> None:
+    with pytest.raises(UsageError, match=r"write rediss\+cluster://.*rediss\+sentinel://"):
+        opened("rediss://user:a,b@h1:7000,h2:7000/0")
+    assert opened("redis://user:a,b@h1:7000/0").url is not None
+
+
 def test_a_client_s_settings_are_taken_over_but_not_its_retries() -> None:
     client = redis.Redis(host="example.org", port=7, db=3, username="u", password="p", socket_timeout=77)  # noqa: S106 - no secret
     source = opened(client=client).connections(None, asynchronous=False)

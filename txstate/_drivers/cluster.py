@@ -13,7 +13,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from txstate._drivers.aio import AsyncChannel, AsyncDriver
 from txstate._drivers.pool import Place, Pool
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 _VISIT: Final = 1.0
 """Seconds for which nobody asks the owner whether a slot is still on its way to the node that it sent us to."""
+
+_FAILURES: Final = (RedisError, RedisClusterException, OSError)
+"""What redis-py raises when it can't find out who serves what; its exception for clusters is no `RedisError`."""
 
 
 class _Routed(Place):
@@ -157,7 +160,7 @@ class SyncClusterDriver(SyncDriver):
         try:
             if self.topology.looked == looked:
                 discover(self.topology, timeout)
-        except (RedisError, OSError) as error:
+        except _FAILURES as error:
             raise _failed(error) from error
         finally:
             self._looking.release()
@@ -225,7 +228,7 @@ class AsyncClusterDriver(AsyncDriver):
             async with asyncio.timeout(timeout), self._looking:
                 if self.topology.looked == looked:
                     await discover_async(self.topology, timeout)
-        except (RedisError, OSError) as error:  # a TimeoutError is an OSError
+        except _FAILURES as error:  # a TimeoutError is an OSError
             raise _failed(error) from error
 
     def forget(self) -> None:
@@ -244,9 +247,8 @@ class _ClusterPool(Pool[Any, Any]):
         return None
 
 
-def _failed(error: RedisError | OSError) -> Exception:
+def _failed(error: Exception) -> Exception:
     """What a failure to find out means. redis-py says "no reachable node" of everything; why stands behind it."""
-    cause = error.__cause__ if isinstance(error.__cause__, RedisError | OSError) else error
-    if isinstance(cause.__context__, ResponseError):
-        return failed(cause.__context__)
-    return failed(cause)
+    cause = error.__cause__ if isinstance(error.__cause__, _FAILURES) else error
+    # That a node knows no cluster is told by an exception of redis-py's own, raised over what the node answered.
+    return failed(cause.__context__ if isinstance(cause.__context__, ResponseError) else cause)

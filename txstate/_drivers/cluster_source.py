@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import redis.asyncio.cluster
 import redis.cluster
 
-from txstate._drivers.source import Address, Source, address_in, parsed
+from txstate._drivers.source import Address, Source, address_in, parsed, text_of
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class ClusterSource(Source):
 
     def url(self) -> str:
         """An address that other processes can open."""
-        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.nodes)
+        hosts = ",".join(map(text_of, self.nodes))
         return f"{self.scheme()}+cluster://{self.login()}{hosts}"
 
 

@@ -30,8 +30,13 @@ def source_of_url(url: str, *, asynchronous: bool) -> Source:
     Raises:
         UsageError: it is none that we, or redis-py, understand.
     """
-    scheme = url.partition("://")[0]
+    scheme, _, rest = url.partition("://")
     if scheme in SCHEMES:
+        if scheme != "unix" and "," in rest.partition("/")[0].rpartition("@")[2]:
+            raise UsageError(
+                f"{url!r} names several hosts: write {scheme}+cluster://... for the nodes of a cluster, or "
+                f"{scheme}+sentinel://.../service/0 for sentinels"
+            )
         return Source.of_url(url, asynchronous=asynchronous)
     server, _, many = scheme.partition("+")
     if many in _MANY and server in SCHEMES and server != "unix":

@@ -1,7 +1,7 @@
 """Where the connections to a primary come from that Sentinel watches: each is made to whoever is primary by then.
 
-redis-py's `Sentinel` is asked for the address, anew for each connection, and the one that answered last is asked first. What
-it says is a hint: each connection proves by ROLE that it leads to a primary, as everywhere.
+The sentinels are asked for the address by redis-py's clients, anew for each connection, and the one that answered last is
+asked first. What it says is a hint: each connection proves by ROLE that it leads to a primary, as everywhere.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 import redis.asyncio.sentinel
 import redis.sentinel
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
 
-from txstate._drivers.source import OURS, Address, Source, address_in, parsed
+from txstate._drivers.source import OURS, Address, Source, address_in, parsed, reason_of, text_of
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Mapping
 
 _SUFFIX: Final = "+sentinel"
 _CREDENTIALS: Final = {"sentinel_username": "username", "sentinel_password": "password"}
@@ -144,9 +146,7 @@ class SentinelSource(Source):
 
     def url(self) -> str:
         """An address that other processes can open."""
-        hosts = ",".join(
-            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.sentinels
-        )
+        hosts = ",".join(map(text_of, self.sentinels))
         own = {option: self.asking[name] for option, name in _CREDENTIALS.items() if self.asking.get(name)}
         options = f"?{urlencode(own, quote_via=quote)}" if own else ""
         where = f"{hosts}/{quote(self.service, safe='')}/{self.settings.get('db') or 0}"
@@ -161,16 +161,23 @@ class _Guide:
 
     def __init__(self, source: SentinelSource, timeout: float) -> None:
         self._source = source
-        self._each = timeout / max(1, len(source.sentinels))
+        self._hosts = list(source.sentinels)
+        self._each = timeout / max(1, len(self._hosts))
+        self._silent: dict[Address, RedisError] = {}
 
     def get_master_address(self) -> Address:
         """Ask one after the other."""
-        retry = Retry(NoBackoff(), 0)
         make: Callable[..., Any] = redis.sentinel.Sentinel  # untyped
-        with make(**self._arguments(retry)) as sentinel:
-            address: Address = sentinel.discover_master(self._source.service)
-            self._remember(sentinel.sentinels)
-        return address
+        with make(**self._arguments(Retry(NoBackoff(), 0))) as asked:
+            for host, sentinel in zip(self._hosts, asked.sentinels, strict=True):
+                try:
+                    told = sentinel.sentinel_masters()
+                except RedisError as error:
+                    self._silent[host] = error
+                    continue
+                if address := self._named(asked, told, host):
+                    return address
+        raise self._nobody()
 
     def _arguments(self, retry: object) -> dict[str, Any]:
         asking = {
@@ -181,12 +188,28 @@ class _Guide:
             "socket_timeout": self._each,
             "socket_connect_timeout": self._each,
         }
-        return {"sentinels": list(self._source.sentinels), "sentinel_kwargs": asking, **self._source.demands}
+        return {"sentinels": self._hosts, "sentinel_kwargs": asking, **self._source.demands}
 
-    def _remember(self, asked: Iterable[Any]) -> None:
-        """Keep the order in which redis-py left them: the one that answered comes first."""
-        kwargs = [each.connection_pool.connection_kwargs for each in asked]
-        self._source.sentinels[:] = [(each["host"], each["port"]) for each in kwargs]
+    def _named(self, asked: Any, told: Mapping[str, Mapping[str, Any]], host: Address) -> Address | None:
+        """Whom a sentinel names, if that is good enough; it is asked first from now on."""
+        state = told.get(self._source.service)
+        if not state or not asked.check_master_state(state, self._source.service):
+            return None
+        others = [other for other in self._hosts if other != host]
+        self._source.sentinels[:] = [host, *others]
+        return self._source.demands.get("force_master_ip") or state["ip"], state["port"]
+
+    def _nobody(self) -> RedisError:
+        """Why no address was found. redis-py's own error shows the clients that it asked, and not what went wrong."""
+        asked = len(self._hosts)
+        refused = [error for error in self._silent.values() if isinstance(error, ResponseError)]
+        if len(refused) == asked:
+            return refused[0]
+        silent = "".join(f"; {text_of(host)}: {reason_of(error)}" for host, error in self._silent.items())
+        return MasterNotFoundError(
+            f"{asked - len(self._silent)} of {asked} sentinels answer, and none names a primary {self._source.service!r} "
+            f"that is up{silent}"
+        )
 
 
 class _AsyncGuide(_Guide):
@@ -194,12 +217,17 @@ class _AsyncGuide(_Guide):
 
     async def get_master_address(self) -> Address:  # type: ignore[override]  # as redis-py's pools differ
         """Ask one after the other."""
-        retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
         make: Callable[..., Any] = redis.asyncio.sentinel.Sentinel  # as above
-        async with make(**self._arguments(retry)) as sentinel:
-            address: Address = await sentinel.discover_master(self._source.service)
-            self._remember(sentinel.sentinels)
-        return address
+        async with make(**self._arguments(redis.asyncio.retry.Retry(NoBackoff(), 0))) as asked:
+            for host, sentinel in zip(self._hosts, asked.sentinels, strict=True):
+                try:
+                    told = await sentinel.sentinel_masters()
+                except RedisError as error:
+                    self._silent[host] = error
+                    continue
+                if address := self._named(asked, told, host):
+                    return address
+        raise self._nobody()
 
 
 def _kind(*, secure: bool, asynchronous: bool) -> type[Any]:

@@ -7,6 +7,7 @@ or put another socket under the transaction's feet.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeAlias
 from urllib.parse import quote, urlsplit
@@ -211,6 +212,26 @@ def address_in(url: str, host: str, port: int) -> Address:
     if not found[0]:
         raise UsageError(f"the address {url!r} can't be used: it lists hosts as host:port,host:port")
     return found[0], found[1] or port
+
+
+def text_of(address: Address) -> str:
+    """Host and port, as people write them."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def reason_of(error: RedisError) -> str:
+    """Why something failed, without the address, which redis-py puts before it."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, OSError) and cause.errno and cause.strerror:
+        return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
+    return answer_of(error)
+
+
+def answer_of(error: RedisError) -> str:
+    """An error as the server sent it; redis-py takes the code off some."""
+    code = getattr(error, "status_code", None)
+    return f"{code} {error}" if code and not str(error).startswith(code) else str(error)
 
 
 def failed(error: BaseException) -> Exception:

@@ -24,6 +24,7 @@ PASSING: Final = frozenset(
 """Errors that mean "not applied, and later or elsewhere it may work": the whole attempt is run again."""
 
 _BECAUSE: Final = re.compile(r"because of: (?P<reason>.+)", re.DOTALL)
+_OPEN: Final = "Open the cluster: redis+cluster://host:port, or client=redis.RedisCluster(...)"
 _MAX_CLIENTS: Final = "max number of clients"
 
 
@@ -102,12 +103,23 @@ def divided(error: Exception) -> bool:
     return isinstance(error, ReplyError) and error.code == "TRYAGAIN"
 
 
+def misnamed(error: Exception) -> ServerRefused | None:
+    """The typed error for a node that sends a store elsewhere which knows of no other one."""
+    if not isinstance(error, ReplyError) or error.code not in ("MOVED", "ASK"):
+        return None
+    return ServerRefused(
+        f"this server is one node of a cluster, and others have what was asked for ({error}); nothing was applied. {_OPEN}",
+        code=error.code,
+    )
+
+
 def refusal(error: ReplyError, doing: str, keys: Sequence[str] = ()) -> TxStateError:
     """The typed error for an error reply that is final."""
     if error.code == "CROSSSLOT":
+        # A store that knows of the cluster has compared the slots before.
         return CrossSlotError(
-            f"{doing}: the keys {', '.join(map(repr, keys))} are in different slots of a cluster; nothing was "
-            "applied. Give them a common hash tag, as in '{user1}:cart' and '{user1}:orders'",
+            f"{doing}: this server is one node of a cluster, and refuses {', '.join(map(repr, keys))} beside the library's own "
+            f"key, which is in another slot; nothing was applied. {_OPEN}",
             keys=keys,
         )
     return ServerRefused(f"{doing}: the server answered {str(error)!r}; nothing was applied", code=error.code)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from txstate._docs import Record
 from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, Sleep, Unreachable
-from txstate._engine.outcome import divided, passing, refusal
+from txstate._engine.outcome import divided, misnamed, passing, refusal
 from txstate._engine.pursuit import telling, unavailable
 from txstate._engine.reads import TTLRead, read_of
 from txstate._engine.resolve import Evidence, Finding, resolve
@@ -203,7 +203,7 @@ def repeated(
                     channel.session.armed = None
                 return (yield from once(channel, timeout))
             except (Exhausted, Unreachable, Lost, ReplyError) as error:
-                _raise_final(error)
+                _raise_final(error, clustered=settings.clustered)
                 if channel is not None and not divided(error):
                     channel.drop()
                 settings.counters.add(disruptions=1)
@@ -219,8 +219,10 @@ def repeated(
             channel.release()
 
 
-def _raise_final(error: Exception) -> None:
+def _raise_final(error: Exception, *, clustered: bool) -> None:
     """Raise what trying again can't mend."""
+    if not clustered and (refused := misnamed(error)):
+        raise refused from error
     if isinstance(error, Lost) and error.interruption is not None:
         raise error.interruption from None
     if isinstance(error, ReplyError) and not passing(error):

@@ -13,7 +13,7 @@ from txstate._effects import Exhausted, TooLate
 from txstate._engine.attempt import Attempt
 from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM, Claim, Line, Turn
 from txstate._engine.group import is_carried, leads
-from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, Refused
+from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, Refused, misnamed
 from txstate._engine.settings import logger
 from txstate._engine.state import State
 from txstate.errors import ConflictError, StoreUnavailable
@@ -170,6 +170,8 @@ class Pursuit:
         self._settings.counters.add(disruptions=1)
         self._settings.emit(events.Disrupted(attempt=attempt.number, cause=outage.cause))
         logger.debug("attempt %d was disrupted: %s", attempt.number, outage.cause)
+        if not self._settings.clustered and (error := misnamed(outage.cause)):
+            raise error from outage.cause
         pause = pacing.after_outage(outage.cause, self.deadline - self._settings.clock())
         self._outage = telling(outage.cause, self._outage)
         if pause is not None and not isinstance(outage.cause, Exhausted):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
+from txstate._drivers.source import answer_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -84,12 +86,6 @@ def connected(source: Source, timeout: float) -> Iterator[Asker]:
         yield Asker(connection)
     finally:
         connection.disconnect()
-
-
-def answer_of(error: redis.RedisError) -> str:
-    """An error as the server sent it; redis-py takes the code off some."""
-    code = getattr(error, "status_code", None)
-    return f"{code} {error}" if code and not str(error).startswith(code) else str(error)
 
 
 def code_of(error: redis.RedisError) -> str:

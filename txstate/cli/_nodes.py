@@ -13,10 +13,10 @@ from txstate import StoreUnavailable
 from txstate._drivers.cluster_source import ClusterSource
 from txstate._drivers.kinds import source_of_url
 from txstate._drivers.sentinel_source import SentinelSource
-from txstate._drivers.source import Source
+from txstate._drivers.source import Source, text_of
 from txstate._drivers.topology import Topology, discover
 from txstate._engine.slots import SLOTS, slot_of
-from txstate.cli._sentinels import ask_sentinels, text_of
+from txstate.cli._sentinels import ask_sentinels
 
 if TYPE_CHECKING:
     from txstate._drivers.source import Address

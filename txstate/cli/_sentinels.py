@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 import redis
 
 from txstate import StoreUnavailable
-from txstate._drivers.source import Source
-from txstate.cli._asker import answer_of, connected
+from txstate._drivers.source import Source, answer_of, reason_of, text_of
+from txstate.cli._asker import connected
 from txstate.cli._facts import Sentinels
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def ask_sentinels(source: SentinelSource) -> tuple[Sentinels, Address]:
         try:
             primary, followers, answer = _ask(source, address)
         except redis.RedisError as error:
-            silent[text_of(address)] = _why(error)
+            silent[text_of(address)] = reason_of(error)
             continue
         told.append(primary)
         replicas.update({f"{each['ip']}:{each['port']}": each["slave-priority"] for each in followers})
@@ -58,17 +58,6 @@ def ask_sentinels(source: SentinelSource) -> tuple[Sentinels, Address]:
         never_promoted=tuple(address for address, priority in replicas.items() if priority == "0"),
     )
     return found, (first["ip"], int(first["port"]))
-
-
-def text_of(address: Address) -> str:
-    """Host and port, as people write them."""
-    return f"{address[0]}:{address[1]}"
-
-
-def _why(error: redis.RedisError) -> str:
-    """The reason without the address, which redis-py puts before it."""
-    cause = error.__cause__ or error.__context__
-    return cause.strerror if isinstance(cause, OSError) and cause.strerror else answer_of(error)
 
 
 def _ask(source: SentinelSource, address: Address) -> tuple[dict[str, str], list[dict[str, str]], str]:

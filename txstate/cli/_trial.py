@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import redis
 
+from txstate._drivers.source import answer_of
 from txstate._engine.session import client_flags
-from txstate.cli._asker import answer_of
 
 if TYPE_CHECKING:
     from txstate.cli._asker import Asker
