@@ -150,7 +150,7 @@ class Store(StoreBase[SyncDriver]):
         Raises:
             WrongType, CodecError, ServerRefused, StoreUnavailable, UsageError: as they say.
         """
-        return self._driver.run(everywhere.get_each(self._settings, listed(keys), fields))
+        return self._driver.run(everywhere.get_each(self._settings, listed(keys, "get_each"), fields))
 
     def update(
         self,
@@ -370,7 +370,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
     ) -> dict[str, Snapshot | None]:
         """Documents by key, each on its own, in any slots of a cluster. See `Store.get_each`."""
         driver = await self._driver()
-        return await driver.run(everywhere.get_each(self._settings, listed(keys), fields))
+        return await driver.run(everywhere.get_each(self._settings, listed(keys, "get_each"), fields))
 
     async def update(
         self,

@@ -198,12 +198,12 @@ class AsyncTx(_Tx):
         self._register(callback, args)
 
 
-def listed(keys: Iterable[str]) -> list[str]:
-    """Several keys as a list.
+def listed(keys: Iterable[str], method: str = "get_many") -> list[str]:
+    """Several keys as a list, for the method that takes them.
 
     Raises:
         UsageError: it is a single key.
     """
     if isinstance(keys, str | bytes):
-        raise UsageError(f"get_many takes several keys, not one: get_many([{keys!r}])")
+        raise UsageError(f"{method} takes several keys, not one: {method}([{keys!r}])")
     return list(keys)

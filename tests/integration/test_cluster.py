@@ -100,7 +100,7 @@ def test_keys_in_several_slots_are_refused_before_anything_is_sent(
         assert str(slot_of(b"acct:2")) in str(caught.value)
         assert "acct:2" in caught.value.keys
         assert twin.stats.round_trips == (0 if at_once else 2)  # the proof of rights, and the first read
-        with pytest.raises(CrossSlotError, match="nothing was applied"):
+        with pytest.raises(CrossSlotError, match="get_each reads each on its own"):
             twin.get_many(keys)
         assert twin.get("acct:1") is None
 
@@ -212,6 +212,14 @@ def test_the_settings_of_an_asyncio_client_are_taken_over(cluster: Cluster) -> N
     asyncio.run(main())
     with pytest.raises(UsageError, match=r"takes a redis\.RedisCluster"):
         Store(client=client)
+
+
+def test_a_pipeline_is_no_client(cluster: Cluster) -> None:
+    with (
+        redis.cluster.RedisCluster(host="127.0.0.1", port=cluster.nodes[0].port) as client,
+        pytest.raises(UsageError, match=r"not redis\.cluster\.ClusterPipeline"),
+    ):
+        Store(client=client.pipeline())
 
 
 @both_twins

@@ -79,6 +79,7 @@ def test_namespaces_that_make_no_hash_tag_are_refused(namespace: str) -> None:
         (["{a}:x", "{b}:x"], "'{shared}:a:x' and '{shared}:b:x'"),
         (["a{}1", "a{}2"], "'{a}1' and '{a}2'"),
         (["a", "ab", "b"], "'{a}' and '{a}b'"),
+        (["{u:1}a", "{u:1}b", "{u:2}a"], "'{u}:1a' and '{u}:2a'"),
     ],
 )
 def test_what_is_advised_puts_keys_into_one_slot(keys: list[str], advice: str) -> None:
@@ -89,3 +90,13 @@ def test_what_is_advised_puts_keys_into_one_slot(keys: list[str], advice: str) -
     assert all(f"{key!r} is in slot {slot_of(key.encode())}" in str(caught.value) for key in keys)
     first, second = (part.strip("'").encode() for part in advice.split(" and "))
     assert slot_of(first) == slot_of(second)
+
+
+def test_of_many_keys_a_few_are_shown_that_lie_apart() -> None:
+    keys = [*(f"{{a}}:{number}" for number in range(1000)), "{b}:1"]
+    with pytest.raises(CrossSlotError) as caught:
+        one_slot({key: key.encode() for key in keys})
+    assert "but '{a}:0' is in slot 15495, '{b}:1' is in slot 3300, and 999 keys more; nothing" in str(
+        caught.value
+    )
+    assert len(caught.value.keys) == 1001

@@ -54,9 +54,10 @@ class ClusterSource(Source):
         """From the settings of redis-py's `RedisCluster`. What it reads from replicas is not taken over.
 
         Raises:
-            UsageError: it is the other twin's.
+            UsageError: it is the other twin's, or a pipeline.
         """
-        if isinstance(client, redis.asyncio.cluster.RedisCluster) != asynchronous:
+        other = isinstance(client, redis.asyncio.cluster.RedisCluster) != asynchronous
+        if other or isinstance(client, redis.cluster.ClusterPipeline):
             wanted = "redis.asyncio.RedisCluster" if asynchronous else "redis.RedisCluster"
             raise UsageError(
                 f"client= takes a {wanted}, not {type(client).__module__}.{type(client).__name__}"

@@ -15,7 +15,7 @@ from txstate._engine.reads import TTLRead, read_of
 from txstate._engine.resolve import Evidence, Finding, resolve
 from txstate._engine.session import connect, require_primary, role_of
 from txstate._engine.slots import slot_of
-from txstate.errors import WrongType
+from txstate.errors import CrossSlotError, WrongType
 from txstate.retry import Pacing
 
 if TYPE_CHECKING:
@@ -48,11 +48,16 @@ def get_many(
     Raises:
         WrongType: a key holds no hash.
         CodecError: the version in a hash is none.
+        CrossSlotError: they are in several slots of a cluster.
         ServerRefused, StoreUnavailable: as documented there.
     """
     records, reads = reading(settings, keys, fields)
     if reads:
-        slot = settings.slot(read.key for read in reads)
+        try:
+            slot = settings.slot(read.key for read in reads)
+        except CrossSlotError as error:
+            advice = f"{error}. Where they need not be of one moment, get_each reads each on its own"
+            raise CrossSlotError(advice, keys=error.keys) from None
         yield from repeated(settings, lambda channel, timeout: _read(settings, channel, reads, timeout), slot)
     settings.counters.add(reads=1)
     return snapshots(records)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SLOTS: Final = 16384
 _LETTERS: Final = b"abcdefghijklmnopqrstuvwxyz"
+_SHOWN: Final = 5
+"""Keys that an error message shows, at most."""
 _SEPARATORS: Final = ":/.-_|"
 
 
@@ -67,10 +69,16 @@ def one_slot(names: Mapping[str, bytes]) -> int:
     slots = {key: slot_of(name) for key, name in names.items()}
     first = next(iter(slots.values()))
     if any(slot != first for slot in slots.values()):
-        where = ", ".join(f"{key!r} is in slot {slot}" for key, slot in slots.items())
+        firsts: dict[int, str] = {}
+        for key, slot in slots.items():
+            firsts.setdefault(slot, key)
+        apart = list(firsts.values())
+        shown = list(slots) if len(slots) <= _SHOWN else apart[:_SHOWN]
+        where = ", ".join(f"{key!r} is in slot {slots[key]}" for key in shown)
+        more = f", and {len(slots) - len(shown):,} keys more" if len(slots) > len(shown) else ""
         raise CrossSlotError(
-            f"a transaction lives in one slot of a cluster, but {where}; nothing was applied. Give the keys a common "
-            f"hash tag, as in {_advice(list(slots))}, or the store a namespace with one, as in '{{app}}:'",
+            f"a transaction lives in one slot of a cluster, but {where}{more}; nothing was applied. Give the "
+            f"keys a common hash tag, as in {_advice(apart)}, or the store a namespace with one, as in '{{app}}:'",
             keys=tuple(slots),
         )
     return first
