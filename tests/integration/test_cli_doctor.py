@@ -33,7 +33,7 @@ REASONS = {
     "P3": "shows at once",
     "P4": "still the primary",
     "P5": "nothing that could fail",
-    "P6": "at least one round trip",
+    "P6": "bounded by attempts and by time",
     "P7": "WATCH sees every other client's",
     "P8": "A plain HSET doesn't bump a version",
 }
@@ -80,6 +80,10 @@ def test_doctor(server: ServerHandle) -> None:
     assert done.stdout.startswith(f"{kind} {server.version}, primary, round trip ")
     promises = [f"P{number}" for number in range(1, 9)]
     assert all(f"\n{promise} " in done.stdout for promise in [*promises, *DURABILITY])
+    assert (
+        "tried out: a write over another connection stopped EXEC, and CLIENT INFO told of it\nrefused: nothing\n"
+        in done.stdout
+    )
     assert done.stdout.endswith("promises by default (P1 to P8) holds here.\n")
     assert "\x1b" not in done.stdout
     told = printed("doctor", "--json", "--url", server.url)
@@ -172,6 +176,8 @@ def test_p1_is_broken_behind_a_proxy_that_does_not_pass_watch(valkey9: ServerHan
     with Pooler(valkey9.port, **{how: ["WATCH"]}) as pooler:
         found = verdicts(pooler.url)
         assert "WATCH" in pooler.spoiled
+        shown = run("doctor", pooler.url)
+    assert (shown.returncode, "another connection did not stop EXEC" in shown.stdout) == (1, True)
     assert broken(found) == ALL
     assert "a proxy or pooler" in found["P1"]["reason"]
 
@@ -278,6 +284,7 @@ def test_p3_is_broken_where_a_proxy_asks_another_connection_for_its_flags(valkey
     with Pooler(valkey9.port, elsewhere=["CLIENT INFO"]) as pooler:
         found = verdicts(pooler.url)
         assert "CLIENT INFO" in pooler.spoiled
+        assert "stopped EXEC, and CLIENT INFO did not tell of it" in run("doctor", pooler.url).stdout
     assert broken(found) == {"P3"}
     assert "CLIENT INFO did not tell" in found["P3"]["reason"]
 

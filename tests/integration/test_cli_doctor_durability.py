@@ -15,6 +15,8 @@ from support.servers import start_as
 from support.users import url_of
 from support.wire import client_of, eventually
 
+from txstate import Replicas, Store
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -110,10 +112,26 @@ def test_d3_and_d5_are_conditional_where_a_replica_confirms(pair: Replication) -
     found = verdicts(pair.primary.url)
     assert {found[level]["standing"] for level in ("D3", "D5")} == {CONDITIONAL}
     assert "promoted that has confirmed it" in found["D3"]["reason"]
+    assert "started again" not in found["D3"]["reason"]
     assert "replica-priority" not in found["D3"]["reason"]
     told = printed("doctor", pair.primary.url, "--json")["facts"]
     assert told["waited"] == {"replicas": 1, "local": 1, "disks": 1}
     assert [(each["read_only"], each["priority"]) for each in told["replicas"]] == [(True, 100)]
+
+
+def test_d3_is_conditional_where_the_primary_could_come_back_with_less() -> None:
+    """Then what a replica had confirmed is gone from both: this shows the verdict, and that it is true."""
+    with Replication("valkey9", 1) as unlogged, Store(unlogged.primary.url) as store:
+        told, reason, remedy = standing(unlogged.primary.url, "D3")
+        assert (told, "is not started again before that" in reason) == (CONDITIONAL, True)
+        assert "appendonly yes" in remedy
+        assert "min-replicas-to-write 0" in run("doctor", unlogged.primary.url).stdout
+        store.options(durability=Replicas(1, timeout=5.0)).put("k", {"n": 1})
+        unlogged.primary.stop(kill=True)
+        unlogged.primary.launch()
+        unlogged.wait_for_sync()
+        with client_of(unlogged.replicas[0].unix_url) as client:
+            assert client.keys() == []
 
 
 def test_d3_and_d5_name_a_replica_that_is_never_promoted(pair: Replication) -> None:

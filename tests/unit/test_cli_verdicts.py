@@ -199,6 +199,9 @@ def test_the_condition_of_a_replica_that_has_confirmed() -> None:
     one = {verdict.promise: verdict for verdict in judge(FOLLOWED)}
     assert {one[level].standing for level in ("D3", "D5")} == {Standing.CONDITIONAL}
     assert not one["D3"].remedy
+    unlogged = {verdict.promise: verdict for verdict in judge(replace(FOLLOWED, aof=False))}
+    assert "is not started again before that" in unlogged["D3"].reason
+    assert unlogged["D3"].remedy == "CONFIG SET appendonly yes"
     followers = (REPLICA, replace(REPLICA, address="h:2", priority=0))
     two = {verdict.promise: verdict for verdict in judge(replace(FOLLOWED, replicas=followers))}
     assert two["D3"].remedy.startswith("Replicas(2) asks for all")

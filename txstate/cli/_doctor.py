@@ -17,6 +17,7 @@ from txstate.cli._judge import judge_all
 from txstate.cli._options import AsJson, Namespace, Url, prefix, print_json, target
 from txstate.cli._probe import gather
 from txstate.cli._standing import Standing, Verdict
+from txstate.cli._trial import Trial
 
 _STYLES = {Standing.HOLDS: "green", Standing.CONDITIONAL: "yellow", Standing.BROKEN: "bold red"}
 
@@ -135,7 +136,7 @@ def _summary(facts: Facts) -> list[str]:
         takes = ", takes writes" if replica.read_only is False else ""
         never = ", never promoted" if replica.priority == 0 else ""
         lines.append(f"replica {replica.address}: {replica.state}, {lag}{behind}{takes}{never}")
-    if facts.min_replicas:
+    if facts.min_replicas or (facts.replicas and facts.min_replicas is not None):
         lines.append(
             f"min-replicas-to-write {facts.min_replicas}, min-replicas-max-lag {facts.min_replicas_lag_s} s"
         )
@@ -143,7 +144,18 @@ def _summary(facts: Facts) -> list[str]:
         lines.append(f"clock: {facts.clock_ahead_s:+.3f} s from this machine's")
     if facts.field_ttls:
         lines.append(f"hashes with fields that expire one by one: {facts.field_ttls}")
-    return lines + _refusals(facts)
+    if facts.trial is not None:
+        lines.append(f"tried out: {_tried(facts.trial)}")
+    return lines + (_refusals(facts) or ["refused: nothing"])
+
+
+def _tried(trial: Trial) -> str:
+    """What became of a conflict between two connections."""
+    if not trial.queued:
+        return "a command behind MULTI was run at once"
+    stopped = "stopped EXEC" if trial.stopped else "did not stop EXEC"
+    flagged = {True: ", and CLIENT INFO told of it", False: ", and CLIENT INFO did not tell of it", None: ""}
+    return f"a write over another connection {stopped}{flagged[trial.flagged]}"
 
 
 def _refusals(facts: Facts) -> list[str]:

@@ -184,6 +184,12 @@ def _promotions(facts: Facts, sentinels: Sentinels | None, level: str) -> Iterat
         "a replica is promoted that has confirmed it: waiting counts replicas, it chooses none",
         f"{level.format(count)} asks for all there are" if count > 1 else "",
     )
+    if facts.aof is False:
+        yield Condition(
+            "the primary is not started again before that: without a log it comes back with less, and its replicas "
+            "throw away what it lacks",
+            _LOG,
+        )
     never = _never_promoted(facts.replicas or (), sentinels)
     if never:
         yield Condition(
