@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support.wire import eventually
 
 from txstate._drivers import pool as pool_module
+from txstate._drivers import sync as sync_module
 from txstate._drivers.pool import Pool
 from txstate._drivers.source import Source
 from txstate._drivers.sync import SyncChannel, SyncDriver
@@ -264,3 +266,50 @@ def test_few_places_stay_armed() -> None:
         places.give(place)
     assert [place.armed for place in many[-8:]] == [f"{number}" for number in range(32, 40)]
     assert not any(place.armed for place in many[:-8])
+
+
+def test_who_waits_long_stops_the_others_to_look_for_lost_places_only_after_an_interruption(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A garbage collection stops all threads: a crowd in which each asked for one would stand still."""
+    looked: list[int] = []
+    monkeypatch.setattr(sync_module, "_SOON", 0.001)
+    monkeypatch.setattr(gc, "collect", lambda: looked.append(1))
+    source = driver(1)
+    held = acquire(source)
+
+    def wait_in_vain() -> None:
+        for _ in range(3):
+            with pytest.raises(Exhausted):
+                acquire(source, 0.01)
+
+    def interrupted() -> Any:
+        raise KeyboardInterrupt
+        yield
+
+    wait_in_vain()
+    assert not looked
+    with pytest.raises(KeyboardInterrupt):
+        source.run(interrupted())
+    wait_in_vain()
+    assert looked, "nobody looked for what the interruption may have lost"
+    held.release()
+
+
+def test_looking_for_lost_places_takes_a_small_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    now = 100.0
+
+    def collect() -> None:
+        nonlocal now
+        looked.append(1)
+        now += 0.5
+
+    monkeypatch.setattr(gc, "collect", collect)
+    monkeypatch.setattr(sync_module, "time", SimpleNamespace(monotonic=lambda: now))
+    source = driver(1)
+    source._look_after = 0.0
+    for _ in range(1000):
+        source._look_for_lost()
+        now += 0.1
+    assert len(looked) == 2

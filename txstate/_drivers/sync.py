@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import queue
 import select
@@ -34,6 +35,9 @@ T = TypeVar("T")
 
 _SOON: Final = 0.2
 """Seconds to wait for a place before looking for lost ones."""
+
+_SHARE: Final = 0.01
+"""Of the time, at most, that looking for them may take: it stops all threads, for as long as the program has objects."""
 
 _CLOSED: Final = "the server closed the connection"
 
@@ -155,6 +159,7 @@ class SyncDriver:
         self._lock = threading.Lock()
         self._pool = self._new_pool()
         self._peer: object = None
+        self._look_after = math.inf
         forget_in_children(self)
 
     def run(self, steps: Steps[T]) -> T:
@@ -163,6 +168,8 @@ class SyncDriver:
         try:
             return self._run(generator, None)
         except BaseException as raised:
+            if not isinstance(raised, Exception):
+                self._look_after = 0.0
             if generator.gi_frame is None:
                 raise
             # A KeyboardInterrupt hit the loop just when it went around: the engine has yet to hear of it.
@@ -230,8 +237,7 @@ class SyncDriver:
             try:
                 got = waiter.get(timeout=max(0.0, min(timeout, _SOON)))
             except queue.Empty:
-                # A place that a KeyboardInterrupt dropped may hang in a reference cycle, with the frames of its traceback.
-                gc.collect()
+                self._look_for_lost()
                 with self._lock:
                     channel = self._pool.take(signature, slot)
                     waited = channel is not None and self._pool.leave(waiter)
@@ -253,6 +259,16 @@ class SyncDriver:
         with self._lock:
             self._pool.note(got, signature)
         return got
+
+    def _look_for_lost(self) -> None:
+        """A place that a KeyboardInterrupt dropped may hang in a reference cycle, with the frames of its traceback."""
+        began = time.monotonic()
+        if began < self._look_after:
+            return
+        self._look_after = math.inf  # for the others that wait
+        gc.collect()
+        ended = time.monotonic()
+        self._look_after = ended + (ended - began) / _SHARE
 
     def _pass_on(self, got: SyncChannel | UsageError) -> None:
         """What arrived in the moment in which its receiver gave up."""
