@@ -131,9 +131,9 @@ def clusters() -> Iterator[Clusters]:
 
 
 @pytest.fixture
-def cluster(clusters: Clusters) -> Cluster:
-    """Three primaries with a replica each, of Valkey 9, without data."""
-    return clusters.clean("valkey9")
+def cluster(request: pytest.FixtureRequest, clusters: Clusters) -> Cluster:
+    """Three primaries with a replica each, without data: of Valkey 9, or of the kind that the test's parameter names."""
+    return clusters.clean(getattr(request, "param", "valkey9"))
 
 
 @pytest.fixture(params=["valkey9", "redis6", pytest.param("redis8", marks=pytest.mark.soak)])

@@ -15,6 +15,7 @@ from support import bank
 from support.bank import Clerks
 from support.faults import of_commit
 from support.ledger import Tally
+from support.servers import BINARIES
 from support.twins import both_twins, open_twin
 
 from txstate import AsyncTx, Doc, Store
@@ -42,16 +43,25 @@ def shuttle(cluster: Cluster, moves: int, every: float) -> None:
 
 @pytest.mark.fault(number=21)
 @pytest.mark.parametrize(
-    ("moves", "every", "clerks"), [(12, 0.4, 4), pytest.param(60, 1.0, 8, marks=pytest.mark.soak)]
+    ("cluster", "moves", "every", "clerks"),
+    [("valkey9", 12, 0.4, 4), *(pytest.param(name, 60, 1.0, 8, marks=pytest.mark.soak) for name in BINARIES)],
+    indirect=["cluster"],
 )
 def test_a_slot_moves_to_and_fro_under_transfers(
-    cluster: Cluster, figures: Figures, moves: int, every: float, clerks: int
+    cluster: Cluster,
+    figures: Figures,
+    request: pytest.FixtureRequest,
+    *,
+    moves: int,
+    every: float,
+    clerks: int,
 ) -> None:
     bank.opened(cluster.url)
     with Clerks(cluster.url, clerks) as work:
         shuttle(cluster, moves, every)
         reports = work.finish()
     tally = bank.audit(reports, accounts(cluster))
+    request.node.user_properties.append(("slowest", [round(report.slowest, 3) for report in reports]))
     assert [error for report in reports for error in report.errors] == []
     assert tally.applied == tally.acknowledged > 20 * moves * every
     disrupted = sum(report.stats.disruptions for report in reports if report.stats)
@@ -59,8 +69,9 @@ def test_a_slot_moves_to_and_fro_under_transfers(
 
 
 @pytest.mark.fault(number=21)
-def test_a_primary_is_killed_and_its_replica_takes_over(cluster: Cluster, figures: Figures) -> None:
+def test_a_primary_is_killed_and_its_replica_takes_over(any_cluster: Cluster, figures: Figures) -> None:
     """What it had not replicated yet is lost; nothing else is, nothing is doubled, and nobody has to help."""
+    cluster = any_cluster
     bank.opened(cluster.url)
     with Clerks(cluster.url, 4) as work:
         dead = cluster.owner(SLOT)

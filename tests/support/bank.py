@@ -14,12 +14,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from support.ledger import Tally
+from support.twins import open_twin
 
-from txstate import CommitUnknown, Stats, Store, Tx, TxStateError
+from txstate import CommitUnknown, Stats, Store, TxStateError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from multiprocessing.connection import Connection
+
+    from txstate import AsyncTx
 
 TAG: Final = b"bank"
 ACCOUNTS: Final = tuple(f"{{bank}}:{number}" for number in range(4))
@@ -76,7 +79,7 @@ class Report:
 
 
 class Clerks:
-    """Processes that transfer until they are told to stop. A context manager that ends them.
+    """Processes that transfer until they are told to stop, every other one under asyncio. A context manager that ends them.
 
     Args:
         url: what each opens a store on.
@@ -91,7 +94,7 @@ class Clerks:
         self._processes = []
         for number in range(count):
             ours, theirs = context.Pipe()
-            arguments = (url, f"clerk-{number}", seed, self._stop, theirs)
+            arguments = (url, number, seed, self._stop, theirs)
             self._processes.append(context.Process(target=_work, args=arguments, daemon=True))
             self._pipes.append(ours)
         for process in self._processes:
@@ -153,30 +156,31 @@ def audit(reports: list[Report], found: Mapping[str, Mapping[str, Any]]) -> Tall
     )
 
 
-def _transfer(tx: Tx, source: str, target: str, amount: int, report: Report) -> dict[str, int]:
+async def _transfer(tx: AsyncTx, source: str, target: str, amount: int, name: str) -> dict[str, int]:
     """Transfer. Returns how often this process has touched the accounts, as far as they know."""
     before = {}
-    for doc, change in zip(tx.get_many([source, target]), (-amount, amount), strict=True):
+    for doc, change in zip(await tx.get_many([source, target]), (-amount, amount), strict=True):
         doc.increment("balance", change)
-        before[doc.key] = doc.get(report.name, 0)
-        doc[report.name] = before[doc.key] + 1
+        before[doc.key] = doc.get(name, 0)
+        doc[name] = before[doc.key] + 1
     return before
 
 
-def _work(url: str, name: str, seed: int, stop: Any, pipe: Connection) -> None:
+def _work(url: str, number: int, seed: int, stop: Any, pipe: Connection) -> None:
+    name = f"clerk-{number}"
     report, chance = Report(name), random.Random(f"{name} {seed}")
-    with Store(url) as store:
-        store.get(ACCOUNTS[0])
+    with open_twin("async" if number % 2 else "sync", url) as twin:
+        twin.get(ACCOUNTS[0])
         pipe.send("ready")
         while not stop.is_set():
             source, target = chance.sample(ACCOUNTS, 2)
             began = time.monotonic()
             try:
-                report.found(store.run(_transfer, source, target, chance.randrange(1, 10), report))
+                report.found(twin.run(_transfer, source, target, chance.randrange(1, 10), name))
             except CommitUnknown as error:
                 report.unsure(source, target, error)
             except TxStateError as error:
                 report.errors.append(f"{type(error).__name__}: {error}")
             report.slowest = max(report.slowest, time.monotonic() - began)
-        report.stats = store.stats()
+        report.stats = twin.stats
     pipe.send(report)

@@ -9,6 +9,7 @@ plain client, so that the library does not testify for itself. Knows nothing of 
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections import Counter
@@ -114,7 +115,8 @@ class Ledger:
         """The transaction's function."""
         saw = {}
         for doc in await tx.get_many(self.keys):
-            saw[doc.key] = before = list(doc.get("markers", []))
+            # One string for each marker, however often it is read: thousands of readings are kept.
+            saw[doc.key] = before = [sys.intern(each) for each in doc.get("markers", [])]
             doc["markers"] = [*before, marker]
             doc.increment("count")
         self._saw[marker] = saw
