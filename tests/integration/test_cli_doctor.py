@@ -15,6 +15,7 @@ import redis
 from support.commands import printed, refused, run
 from support.diagnosis import ALL, BROKEN, CONDITIONAL, HOLDS, broken, standing, verdicts
 from support.poolers import Pooler
+from support.users import change_rights, url_of
 from support.wire import eventually
 
 from txstate._engine.slots import slot_of
@@ -169,6 +170,17 @@ def test_p1_is_broken_where_transactions_are_refused(valkey9: ServerHandle, user
     assert set(told["facts"]["refused"]) >= {"MULTI", "EXEC", "INFO memory"}
     assert told["facts"]["version"] == valkey9.version
     assert "secret" not in json.dumps(told)
+
+
+@pytest.mark.parametrize("right", ["multi", "exec", "watch"])
+def test_p1_is_broken_where_one_right_is_missing_and_giving_it_mends_that(
+    server: ServerHandle, right: str
+) -> None:
+    url = url_of(server, f"-{right}")
+    told, reason, remedy = standing(url, "P1")
+    assert (told, right.upper() in reason) == (BROKEN, True)
+    change_rights(server, *remedy.removeprefix("ACL SETUSER <user> ").split())
+    assert standing(url, "P1")[0] == HOLDS
 
 
 @pytest.mark.parametrize("how", ["swallowed", "elsewhere"])

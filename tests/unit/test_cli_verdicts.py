@@ -92,6 +92,19 @@ def test_the_remedy_goes_by_the_code(answer: str, remedy: str) -> None:
     assert remedy in judged(refused={"SET": answer})["P2"].remedy
 
 
+def test_an_aborted_transaction_goes_by_what_aborted_it() -> None:
+    """EXEC that is refused alone is answered so."""
+    answer = "EXECABORT Transaction discarded because of: NOPERM User x has no permissions to run the 'exec' command"
+    assert judged(refused={"EXEC": answer})["P1"].remedy == "ACL SETUSER <user> +exec"
+
+
+def test_every_reason_of_several_refusals_has_its_remedy() -> None:
+    refused = {"HSET": "OOM command not allowed", "WATCH": "NOPERM not allowed to run it"}
+    found = judged(refused=refused)["P1"]
+    assert all(answer in found.reason for answer in refused.values())
+    assert found.remedy == "ACL SETUSER <user> +watch; CONFIG SET maxmemory to more, or remove data"
+
+
 def test_commands_that_it_can_do_without_break_nothing() -> None:
     assert not broken(refused={"CONFIG GET save": "NOPERM", "ROLE": "NOPERM", "EVAL": "NOPERM"})
     assert judged(refused={"ROLE": "NOPERM", "HELLO": "NOPERM"})["P4"].standing is Standing.CONDITIONAL

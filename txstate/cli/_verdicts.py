@@ -70,12 +70,24 @@ def _blocked(facts: Facts, needed: tuple[str, ...]) -> Finding | None:
     if not any(name in facts.refused for name in needed):
         return _not_passed_through(facts)
     missing = [name for name in _NEEDED if name in facts.refused]
-    answer = facts.refused[missing[0]]
-    reason = f"the server refuses {', '.join(missing)}, and so the library refuses to work ({answer})"
-    code = answer.partition(" ")[0]
-    if code == "NOPERM":
-        return Standing.BROKEN, reason, _rights(facts, missing)
-    return Standing.BROKEN, reason, _REMEDIES.get(code, "let the server accept it again")
+    by_code: dict[str, list[str]] = {}
+    for name in missing:
+        by_code.setdefault(_code(facts.refused[name]), []).append(name)
+    answers = "; ".join(facts.refused[first] for first, *_ in by_code.values())
+    remedies = [
+        _rights(facts, names) if code == "NOPERM" else _REMEDIES.get(code, "let the server accept it again")
+        for code, names in by_code.items()
+    ]
+    return (
+        Standing.BROKEN,
+        f"the server refuses {', '.join(missing)}, and so the library refuses to work ({answers})",
+        "; ".join(remedies),
+    )
+
+
+def _code(answer: str) -> str:
+    """Of a refusal; an EXEC that is refused alone says behind its own code why."""
+    return answer.rpartition("because of: ")[2].partition(" ")[0]
 
 
 def _no_primary(facts: Facts) -> Finding:
