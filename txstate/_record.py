@@ -55,6 +55,7 @@ class Record:
             no document in the end.
         pending: increments of fields that are not loaded.
         committed_version: the version that its commit wrote; None before.
+        asked: of one that was read before the function asked for it: what was asked for on suspicion; None: all.
     """
 
     # A record begins with all of these; most never get another value.
@@ -62,6 +63,7 @@ class Record:
     version = 0
     ttl: int | Keep | None = KEEP
     committed_version: int | None = None
+    asked: Sequence[str] | None = None
     pending: Mapping[str, int] = MappingProxyType({})
     _raw: Mapping[bytes, bytes | None] = MappingProxyType(
         {}
@@ -142,6 +144,16 @@ class Record:
             field for field, name in wanted.items() if field not in self._raw and name not in self._values
         )
         return names if names or self.loaded else (VERSION_FIELD,)
+
+    def suits(self, fields: Sequence[str] | None) -> bool:
+        """Whether just this was asked for when it was read on suspicion.
+
+        It is handed out to who asks for the same of it, and to nobody else: what a partial document shows must not
+        depend on what was fetched before.
+        """
+        if fields is None or self.asked is None:
+            return fields is self.asked
+        return not isinstance(fields, str) and list(fields) == list(self.asked)
 
     def raw(self) -> Mapping[bytes, bytes | None]:
         """What was read, as stored; empty for a missing document. Equal for two attempts: it had not changed."""

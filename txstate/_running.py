@@ -41,17 +41,18 @@ class Noted:
     """A transaction's function, in a context that tells of its attempt.
 
     Args:
-        body: the function.
         here: the store, and the thread or task.
+        body: the function; gets the attempt first.
+        args: its other arguments.
 
     Attributes:
         attempt: the latest one.
     """
 
-    __slots__ = ("_body", "_here", "attempt")
+    __slots__ = ("_args", "_body", "_here", "attempt")
 
-    def __init__(self, body: Callable[[Attempt], Any], here: tuple[int, int]) -> None:
-        self._body, self._here = body, here
+    def __init__(self, here: tuple[int, int], body: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._here, self._body, self._args = here, body, args
         self.attempt: Attempt | None = None
 
     def __call__(self, attempt: Attempt) -> Any:
@@ -59,7 +60,7 @@ class Noted:
         self.attempt = attempt
         token = _running.set((*_running.get(), (self._here, ref(attempt))))
         try:
-            return self._body(attempt)
+            return self._body(attempt, *self._args)
         finally:
             _running.reset(token)
 
@@ -73,6 +74,6 @@ class NotedCoroutine(Noted):
         """Run it once."""
         token = _running.set((*_running.get(), (self._here, ref(attempt))))
         try:
-            return await self._body(attempt)
+            return await self._body(attempt, *self._args)
         finally:
             _running.reset(token)

@@ -91,20 +91,7 @@ class Store(StoreBase[SyncDriver]):
             NotDurable: it was applied, and is less durable than asked.
             CommitUnknown: it may have been applied, once.
         """
-        driver = self._driver
-
-        def body(attempt: Attempt) -> R:
-            result = function(Tx(attempt, driver), *args, **kwargs)
-            if type(result) in _UNFINISHED:
-                if type(result) is not AsyncGeneratorType:
-                    result.close()  # type: ignore[attr-defined]  # coroutines and generators have it
-                raise UsageError(
-                    f"{_name(function)} is a coroutine function or a generator: a Store runs plain functions. "
-                    "Use AsyncStore, or make it plain; nothing was applied"
-                )
-            return result
-
-        result: R = self._transact(body)
+        result: R = self._transact(_ran, (self._driver, function, args, kwargs))
         return result
 
     def get(self, key: str, fields: Sequence[str] | None = None) -> Snapshot | None:
@@ -176,11 +163,7 @@ class Store(StoreBase[SyncDriver]):
             VersionMismatch: `if_version` does not hold. Nothing was applied.
             TxStateError: as `run`.
         """
-
-        def body(attempt: Attempt) -> str:
-            return _updated(attempt.documents[key], function, if_version)
-
-        result: Snapshot = self._transact(body, {key: fields}, _snapshot)
+        result: Snapshot = self._transact(_updated, (key, function, if_version), {key: fields}, _snapshot)
         return result
 
     def put(
@@ -206,11 +189,9 @@ class Store(StoreBase[SyncDriver]):
             VersionMismatch: `if_version` does not hold. Nothing was applied.
             TxStateError: as `run`.
         """
-
-        def body(attempt: Attempt) -> str:
-            return _replaced(attempt.documents[key], mapping, if_version, expire)
-
-        result: Snapshot = self._transact(body, {key: None}, _snapshot)
+        result: Snapshot = self._transact(
+            _replaced, (key, mapping, if_version, expire), {key: None}, _snapshot
+        )
         return result
 
     def delete(self, key: str, *, if_version: int | None = None) -> bool:
@@ -224,11 +205,7 @@ class Store(StoreBase[SyncDriver]):
             VersionMismatch: `if_version` does not hold. Nothing was applied.
             TxStateError: as `run`.
         """
-
-        def body(attempt: Attempt) -> bool:
-            return _removed(attempt.documents[key], if_version)
-
-        result: bool = self._transact(body, {key: None})
+        result: bool = self._transact(_removed, (key, if_version), {key: None})
         return result
 
     def ttl(self, key: str) -> float | None:
@@ -278,11 +255,12 @@ class Store(StoreBase[SyncDriver]):
     # Nothing is called on the way out of it: a call is a moment for a KeyboardInterrupt, whose cause must be set by then.
     def _transact(
         self,
-        body: Callable[[Attempt], Any],
+        body: Callable[..., Any],
+        args: tuple[Any, ...],
         wanted: Wanted = _NOTHING,
         finish: Callable[[Attempt, Any], Any] | None = None,
     ) -> Any:
-        noted = Noted(body, outside((id(self._core), get_ident())))
+        noted = Noted(outside((id(self._core), get_ident())), body, args)
         try:
             return self._driver.run(
                 transact(self._settings, noted, wanted=wanted, plain=bool(wanted), finish=finish)
@@ -340,18 +318,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
         Cancelling it leaves nothing applied, unless the `CancelledError` has a `CommitUnknown` as its cause, whose
         `.known` says what was found out.
         """
-        driver = await self._driver()
-
-        async def body(attempt: Attempt) -> R:
-            result = function(AsyncTx(attempt, driver), *args, **kwargs)
-            if isawaitable(result):
-                return await result
-            raise UsageError(
-                f"{_name(function)} is no coroutine function: an AsyncStore runs `async def` functions. Use Store, "
-                "or make it one; nothing was applied"
-            )
-
-        result: R = await self._transact(body)
+        result: R = await self._transact(_awaited, (await self._driver(), function, args, kwargs))
         return result
 
     async def get(self, key: str, fields: Sequence[str] | None = None) -> Snapshot | None:
@@ -381,11 +348,9 @@ class AsyncStore(StoreBase[AsyncDriver]):
         if_version: int | None = None,
     ) -> Snapshot:
         """Change one document in a transaction of its own, by a plain function. See `Store.update`."""
-
-        def body(attempt: Attempt) -> str:
-            return _updated(attempt.documents[key], function, if_version)
-
-        result: Snapshot = await self._transact(body, {key: fields}, _snapshot)
+        result: Snapshot = await self._transact(
+            _updated, (key, function, if_version), {key: fields}, _snapshot
+        )
         return result
 
     async def put(
@@ -397,20 +362,14 @@ class AsyncStore(StoreBase[AsyncDriver]):
         expire: float | timedelta | Keep | None = KEEP,
     ) -> Snapshot:
         """Make these all the fields of the document; creates it if need be. See `Store.put`."""
-
-        def body(attempt: Attempt) -> str:
-            return _replaced(attempt.documents[key], mapping, if_version, expire)
-
-        result: Snapshot = await self._transact(body, {key: None}, _snapshot)
+        result: Snapshot = await self._transact(
+            _replaced, (key, mapping, if_version, expire), {key: None}, _snapshot
+        )
         return result
 
     async def delete(self, key: str, *, if_version: int | None = None) -> bool:
         """Remove the document; whether there was one. See `Store.delete`."""
-
-        def body(attempt: Attempt) -> bool:
-            return _removed(attempt.documents[key], if_version)
-
-        result: bool = await self._transact(body, {key: None})
+        result: bool = await self._transact(_removed, (key, if_version), {key: None})
         return result
 
     async def ttl(self, key: str) -> float | None:
@@ -454,13 +413,14 @@ class AsyncStore(StoreBase[AsyncDriver]):
 
     async def _transact(
         self,
-        body: Callable[[Attempt], Any],
+        body: Callable[..., Any],
+        args: tuple[Any, ...],
         wanted: Wanted = _NOTHING,
         finish: Callable[[Attempt, Any], Any] | None = None,
     ) -> Any:
         driver = await self._driver()
         noting = Noted if wanted else NotedCoroutine
-        noted = noting(body, outside((id(self._core), id(asyncio.current_task()))))
+        noted = noting(outside((id(self._core), id(asyncio.current_task()))), body, args)
         return await driver.run(
             transact(self._settings, noted, wanted=wanted, plain=bool(wanted), finish=finish)
         )
@@ -470,30 +430,74 @@ def _name(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", repr(function))
 
 
-# The transactions behind `update`, `put` and `delete`, in both twins.
+# What an attempt runs, for `run` and its twin.
 
 
-def _updated(doc: Doc, function: Callable[[Doc], object], version: int | None) -> str:
+def _ran(
+    attempt: Attempt,
+    driver: SyncDriver,
+    function: Callable[..., R],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> R:
+    result = function(Tx(attempt, driver), *args, **kwargs)
+    if type(result) in _UNFINISHED:
+        if type(result) is not AsyncGeneratorType:
+            result.close()  # type: ignore[attr-defined]  # coroutines and generators have it
+        raise UsageError(
+            f"{_name(function)} is a coroutine function or a generator: a Store runs plain functions. "
+            "Use AsyncStore, or make it plain; nothing was applied"
+        )
+    return result
+
+
+async def _awaited(
+    attempt: Attempt,
+    driver: AsyncDriver,
+    function: Callable[..., Awaitable[R]],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> R:
+    result = function(AsyncTx(attempt, driver), *args, **kwargs)
+    if isawaitable(result):
+        return await result
+    raise UsageError(
+        f"{_name(function)} is no coroutine function: an AsyncStore runs `async def` functions. Use Store, "
+        "or make it one; nothing was applied"
+    )
+
+
+# The same for `update`, `put` and `delete`, in both twins.
+
+
+def _updated(attempt: Attempt, key: str, function: Callable[[Doc], object], version: int | None) -> str:
+    doc = attempt.documents[key]
     _expect(doc, version)
     result = function(doc)
     if type(result) in _UNFINISHED:
         if not isinstance(result, AsyncGeneratorType):
             result.close()  # type: ignore[attr-defined]  # coroutines and generators have it
         raise UsageError(f"update takes a plain function in both twins, and {_name(function)} is none")
-    return doc.key
+    return key
 
 
 def _replaced(
-    doc: Doc, mapping: Mapping[str, JSON], version: int | None, expire: float | timedelta | Keep | None
+    attempt: Attempt,
+    key: str,
+    mapping: Mapping[str, JSON],
+    version: int | None,
+    expire: float | timedelta | Keep | None,
 ) -> str:
+    doc = attempt.documents[key]
     _expect(doc, version)
     doc.replace(mapping)
     if not isinstance(expire, Keep):
         doc.expire(expire)
-    return doc.key
+    return key
 
 
-def _removed(doc: Doc, version: int | None) -> bool:
+def _removed(attempt: Attempt, key: str, version: int | None) -> bool:
+    doc = attempt.documents[key]
     _expect(doc, version)
     existed = doc.exists
     doc.delete()

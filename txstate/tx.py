@@ -37,6 +37,8 @@ class _Tx:
         self._attempt.check_write()
         if not callable(callback):
             raise UsageError(f"on_commit takes a function, not {callback!r}")
+        if self._attempt.callbacks is None:
+            self._attempt.callbacks = []
         self._attempt.callbacks.append((callback, args))
 
     def _absent(

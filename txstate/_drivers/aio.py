@@ -88,12 +88,13 @@ class AsyncChannel(Place):
                 writer.write(data)
                 for piece in more:
                     await _write_slowly(writer, piece)
-                while not incoming.take(replies, len(commands) + len(tail)):
+                complete = False
+                while not complete:
                     chunk = await reader.read(_BUFFER)
                     if not chunk:
                         raise ConnectionError("the server closed the connection")
-                    incoming.feed_bytes(chunk)
                     received += len(chunk)
+                    complete = incoming.take(chunk, len(chunk), replies, len(commands) + len(tail))
             if received >= LARGE:
                 incoming.shrink()
         except BaseException as error:

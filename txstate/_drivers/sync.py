@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from txstate._drivers.mailbox import SyncMailbox
     from txstate._drivers.source import Source
-    from txstate._effects import Command, Constant, Effect, Steps
+    from txstate._effects import Command, Constant, Effect, Sleep, Steps
     from txstate.errors import UsageError
 
     _Waiter: TypeAlias = queue.SimpleQueue["SyncChannel | UsageError"]
@@ -107,8 +107,7 @@ class SyncChannel(Place):
             length = sock.recv_into(incoming.buffer)
             if length == 0:
                 raise ConnectionError(_CLOSED)
-            incoming.feed(length)
-            if not incoming.take(replies, wanted):
+            if not incoming.take(incoming.buffer, length, replies, wanted):
                 _receive_rest(sock, incoming, replies, wanted, until)
         except Exception as error:
             raise Lost(replies, sent=sent, cause=error) from error
@@ -183,7 +182,11 @@ class SyncDriver:
                 while True:
                     effect = generator.send(argument) if error is None else generator.throw(error)
                     error = None
-                    argument = self._perform(effect)
+                    if isinstance(effect, Send):  # here, as most of them are, and a call costs
+                        channel, commands, timeout, tail = effect
+                        argument = channel.exchange(commands, timeout, tail)  # type: ignore[attr-defined]  # it is one of ours
+                    else:
+                        argument = self._perform(effect)
             except StopIteration as stop:
                 if generator.gi_frame is None:
                     result: T = stop.value
@@ -197,10 +200,7 @@ class SyncDriver:
                 # The generator waits: the effect failed, or a KeyboardInterrupt hit this very loop. Either is told.
                 error = raised
 
-    def _perform(self, effect: Effect) -> Any:
-        if isinstance(effect, Send):
-            channel, commands, timeout, tail = effect
-            return channel.exchange(commands, timeout, tail)  # type: ignore[attr-defined]  # it is one of ours
+    def _perform(self, effect: Acquire | Connect | Call | Sleep | Park) -> Any:
         if isinstance(effect, Call):
             function, args = effect
             return function(*args)
@@ -328,9 +328,8 @@ def _receive_rest(
         length = sock.recv_into(incoming.buffer)
         if length == 0:
             raise ConnectionError(_CLOSED)
-        incoming.feed(length)
         received += length
-        if incoming.take(replies, wanted):
+        if incoming.take(incoming.buffer, length, replies, wanted):
             break
     if received >= LARGE:
         incoming.shrink()

@@ -66,19 +66,11 @@ def _kept(tail: Constant) -> bytes:
 class Replies:
     """The replies to batches on one socket, as bytes come in."""
 
-    __slots__ = ("_gets", "_reader", "buffer")
+    __slots__ = ("_feed", "_gets", "_reader", "buffer")
 
     def __init__(self) -> None:
         self.buffer = bytearray(_BUFFER)
         self._renew()
-
-    def feed(self, length: int) -> None:
-        """Take in as many bytes of the buffer."""
-        self._reader.feed(self.buffer, 0, length)  # type: ignore[arg-type]  # any buffer will do
-
-    def feed_bytes(self, data: bytes) -> None:
-        """Take in bytes from elsewhere."""
-        self._reader.feed(data)
 
     def shrink(self) -> None:
         """Let go of what a large reply took: the parser would keep its buffer, as long as the longest value was."""
@@ -87,13 +79,14 @@ class Replies:
 
     def _renew(self) -> None:
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_NOT_ENOUGH)
-        self._gets = self._reader.gets
+        self._feed, self._gets = self._reader.feed, self._reader.gets
 
-    def take(self, replies: list[object], wanted: int) -> bool:
-        """Append what has arrived; whether there are as many as wanted now.
+    def take(self, data: bytes | bytearray, length: int, replies: list[object], wanted: int) -> bool:
+        """Append what has arrived with these bytes; whether there are as many replies as wanted now.
 
         A push of RESP3 may come between two replies, and is none.
         """
+        self._feed(data, 0, length)  # type: ignore[arg-type]  # any buffer will do
         missing = wanted - len(replies)
         while missing:
             # In C all the way: a loop here would cost as much as parsing does.

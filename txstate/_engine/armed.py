@@ -11,7 +11,7 @@ role included: a demoted primary goes on serving clean, stale reads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from txstate._codec import VERSION_FIELD
 from txstate._docs import Record
@@ -34,23 +34,6 @@ if TYPE_CHECKING:
 Wanted: TypeAlias = "Mapping[str, Sequence[str] | None]"
 
 
-class Spare(NamedTuple):
-    """A document that was read before the function asked for it.
-
-    It is handed out to who asks for the same of it, and to nobody else: what a partial document shows must not
-    depend on what was fetched on suspicion.
-    """
-
-    fields: Sequence[str] | None
-    record: Record
-
-    def suits(self, fields: Sequence[str] | None) -> bool:
-        """Whether this is what is asked for."""
-        if fields is None or self.fields is None:
-            return fields is self.fields
-        return not isinstance(fields, str) and list(fields) == list(self.fields)
-
-
 class Armed:
     """A snapshot on a socket that watches it.
 
@@ -68,7 +51,7 @@ class Armed:
         self,
         signature: Hashable,
         read_set: ReadSet,
-        spares: dict[str, Spare],
+        spares: dict[str, Record],
         tail: Tail | None = None,
         until: float = 0.0,
     ) -> None:
@@ -150,7 +133,8 @@ class Tail:
         try:
             spares = {}
             for (key, fields, names), reply in zip(self._reads, replies[1:here], strict=True):
-                spares[key] = Spare(fields, self._record(key, reply, names))
+                record = spares[key] = self._record(key, reply, names)
+                record.asked = fields
             time = microseconds(replies[here + 1]) if self.timed else 0
         except (ReplyError, CodecError):
             return
@@ -239,10 +223,11 @@ def signature_of(settings: Settings, wanted: Wanted) -> Hashable:
     return tuple(signature)
 
 
-def as_read(record: Record) -> Record:
-    """The same document without what a function did to it."""
+def as_read(record: Record, asked: Sequence[str] | None = None) -> Record:
+    """The same document without what a function did to it, for who asks for this of it."""
     again = Record(record.key, NOBODY)
     again.load(exists=record.existed, fields=record.raw(), whole=record.whole)
+    again.asked = asked
     return again
 
 

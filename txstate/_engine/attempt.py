@@ -7,11 +7,12 @@ the function sees the value, and what the function then does no longer matters.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from txstate._docs import Record
 from txstate._effects import NOTHING, Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
-from txstate._engine.armed import Spare, signature_of
+from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN, Turn
 from txstate._engine.documents import Documents
 from txstate._engine.group import meet, wait_for_turn
@@ -25,7 +26,7 @@ from txstate._engine.turns import heed, may_take_over
 from txstate.errors import UsageError, WrongType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from txstate._docs import Doc
     from txstate._effects import Channel, Command, Constant, Steps
@@ -48,7 +49,7 @@ class Attempt(Standing):
         channel: a place in the pool that the last attempt of this call left behind, if any.
 
     Attributes:
-        callbacks: what to call once it has committed.
+        callbacks: what to call once it has committed; None: nothing.
         documents: what was read, and what the function asked for.
         doubt: what a commit that was sent can be resolved by; None while none was sent, or it had no effect.
         finding: what became of it, once that has been looked for.
@@ -68,6 +69,8 @@ class Attempt(Standing):
     """
 
     # What few attempts come to have.
+    callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
+    ttls: Mapping[str, TTLRead] = MappingProxyType({})
     member: Member | None = None
     apart = bulky = False
     writes: Sequence[Write] = ()
@@ -96,13 +99,11 @@ class Attempt(Standing):
     ) -> None:
         self.settings, self.number, self.deadline = settings, number, deadline
         self.channel, self.signature, self.slot = channel, signature, slot
-        self.callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
         self.documents = Documents(self)
         self.began, self.gives_way = began, gives_way
         self.read_set = ReadSet()
         if turn is not None:
             self.read_set.turn = turn
-        self.ttls: dict[str, TTLRead] = {}
 
     @property
     def session(self) -> Session:
@@ -173,7 +174,7 @@ class Attempt(Standing):
             read = TTLRead(key, self.settings.redis_key(key))
             self._settle([key])
             yield from self._guarded(self._fetch([read], wanted={}, prefetch=False), (key,))
-            self.ttls[key] = read
+            self.ttls = {**self.ttls, key: read}
         left = self.ttls[key].left
         if key in self.records:
             left = self.records[key].ttl_after(left)
@@ -378,7 +379,8 @@ class Attempt(Standing):
                 yield from self._extend(asks)
         for read in fetched:
             if prefetch:
-                self.documents.spares[read.key] = Spare(wanted[read.key], read.record)
+                read.record.asked = wanted[read.key]
+                self.documents.spares[read.key] = read.record
             else:
                 self.documents.adopt(read.record)
         if unreadable and not prefetch:

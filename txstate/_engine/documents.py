@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from txstate._docs import Doc, Record
-from txstate._engine.armed import NOBODY, Spare, as_read
+from txstate._engine.armed import NOBODY, as_read
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Documents:
         self.records: dict[str, Record] = {}
         self.asked: dict[str, Sequence[str] | None] = {}
         self.widened = False
-        self.spares: dict[str, Spare] = {}
+        self.spares: dict[str, Record] = {}
         self._guard = guard
         self._docs: dict[str, Doc] = {}
 
@@ -65,7 +65,7 @@ class Documents:
         """Whether all of this was read on suspicion."""
         for key, fields in wanted.items():
             spare = self.spares.get(key)
-            if spare is None or not (spare.fields is fields or spare.suits(fields)):
+            if spare is None or not (spare.asked is fields or spare.suits(fields)):
                 return False
         return True
 
@@ -74,10 +74,10 @@ class Documents:
         record = self.records.get(key)
         if record is None:
             spare = self.spares.pop(key, None)
-            if spare is None or not (spare.fields is fields or spare.suits(fields)):
+            if spare is None or not (spare.asked is fields or spare.suits(fields)):
                 return None
             self.asked[key] = fields
-            return self.adopt(spare.record)
+            return self.adopt(spare)
         return self._docs[key] if record.missing(fields) == () else None
 
     def hand_out(self, given: Wanted) -> bool:
@@ -103,7 +103,7 @@ class Documents:
         """The same on suspicion that the function will ask."""
         spare = self.spares.get(key)
         if spare is not None and spare.suits(fields):
-            return spare.record, ()
+            return spare, ()
         record = Record(key, NOBODY)
         return record, record.missing(fields)
 
@@ -119,12 +119,12 @@ class Documents:
     def latest(self, key: str) -> Record | None:
         """What was read of a document, whether or not the function has asked for it."""
         spare = self.spares.get(key)
-        return self.records.get(key) if spare is None else spare.record
+        return self.records.get(key) if spare is None else spare
 
-    def as_read(self) -> dict[str, Spare]:
+    def as_read(self) -> dict[str, Record]:
         """What the function had asked for, without what it did to it."""
         return {
-            key: Spare(fields, as_read(self.records[key]))
+            key: as_read(self.records[key], fields)
             for key, fields in self.asked.items()
             if key in self.records
         }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txstate._codec import VERSION_FIELD
 from txstate._docs import Record
-from txstate._engine.armed import NOBODY, Spare, as_read
+from txstate._engine.armed import NOBODY, as_read
 from txstate._engine.writeset import Write
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ class Relay:
         """Whether one more may run its function."""
         return len(self.aboard) + 1 < MOST and now - self.started < LONGEST
 
-    def spares(self, wanted: Wanted) -> dict[str, Spare]:
+    def spares(self, wanted: Wanted) -> dict[str, Record]:
         """The documents for the next function, as if it had read them."""
-        return {key: Spare(fields, self._record(key, fields)) for key, fields in wanted.items()}
+        return {key: self._record(key, fields) for key, fields in wanted.items()}
 
     @property
     def present(self) -> dict[str, bool]:
@@ -163,6 +163,7 @@ class Relay:
 
     def _record(self, key: str, fields: Sequence[str] | None) -> Record:
         state, record = self._passed.states[key], Record(key, NOBODY)
+        record.asked = fields
         if fields is None:
             record.load(exists=state.exists, fields=state.raw, whole=True)
             return record

@@ -19,7 +19,7 @@ from txstate._engine.turns import pass_on
 from txstate.errors import TxStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from txstate._effects import Steps
     from txstate._engine.armed import Wanted
@@ -69,7 +69,7 @@ def transact(
                     result = finish(attempt, result)
                 attempt.release()
                 _part(attempt, outcome)
-                yield from _call_back(attempt)
+                yield from _call_back(attempt.callbacks, settings) if attempt.callbacks else ()
                 shortfall = outcome.shortfall
                 break
             tell(attempt, outcome)
@@ -159,12 +159,14 @@ def _part(attempt: Attempt, outcome: Committed | None = None) -> None:
         member.leave()
 
 
-def _call_back(attempt: Attempt) -> Steps[None]:
+def _call_back(
+    callbacks: Iterable[tuple[Callable[..., Any], tuple[Any, ...]]], settings: Settings
+) -> Steps[None]:
     """Call what was registered by `on_commit`, once and in order."""
-    for callback, args in attempt.callbacks:
+    for callback, args in callbacks:
         try:
             yield Call(callback, args)
         except Exception as error:  # noqa: BLE001 - whatever it raises, the transaction is committed
             name = getattr(callback, "__qualname__", repr(callback))
             logger.exception("the on_commit callback %s failed; the transaction is committed", name)
-            attempt.settings.emit(events.CallbackFailed(callback=name, error=error))
+            settings.emit(events.CallbackFailed(callback=name, error=error))
