@@ -14,11 +14,13 @@ from support.twins import both_twins, open_twin
 from support.wire import client_of
 
 from txstate import Fsync, NotDurable, Replicas, Store, UsageError
+from txstate._engine.slots import slot_of
 from txstate.testing import DropReply, FaultProxy, HoldReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from support.cluster import Cluster
     from support.servers import ServerHandle, StartServer
 
 BRIEF = 0.1
@@ -123,6 +125,31 @@ def test_a_view_asks_for_itself_on_the_same_connections(pair: Replication) -> No
             store.options(durability=Replicas(1, timeout=BRIEF)).put("view", {"n": 2})
         store.put("view", {"n": 3})
         assert store.stats().connections == 1
+
+
+@both_twins
+def test_in_a_cluster_the_replicas_of_the_slots_own_primary_are_asked(
+    kind: str, any_cluster: Cluster
+) -> None:
+    keys = "a", "b", "c"
+    owners = [any_cluster.owner(slot_of(key.encode())) for key in keys]
+    assert len({owner.port for owner in owners}) == len(keys)
+    with open_twin(kind, any_cluster.url, durability=Replicas(1, timeout=5.0)) as twin:
+        for key in keys * 4:
+            twin.update(key, lambda doc: doc.increment("n"))
+        before = twin.stats.round_trips
+        for key in keys:
+            twin.update(key, lambda doc: doc.increment("n"))
+        assert twin.stats.round_trips - before == len(keys)
+    with (
+        open_twin(kind, any_cluster.url, durability=Replicas(1, timeout=BRIEF)) as hasty,
+        open_twin(kind, any_cluster.url, durability=Replicas(1, timeout=5.0)) as patient,
+        stopped(any_cluster.replica_of(owners[0])),
+    ):
+        with pytest.raises(NotDurable) as caught:
+            hasty.update(keys[0], lambda doc: doc.increment("n"))
+        assert (caught.value.result, caught.value.replicas) == ({"n": 6}, 0)
+        assert patient.update(keys[1], lambda doc: doc.increment("n")) == {"n": 6}
 
 
 # Disks

@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from typing import Self
+from typing import Self, TypeAlias
+
+_Pair: TypeAlias = tuple[socket.socket, socket.socket]
+"""A client's end, and the server's."""
 
 
 class Relay:
@@ -17,6 +20,7 @@ class Relay:
 
     Args:
         upstream: that port.
+        only: holds only what comes to clients that have said this; empty: what comes to all. The others are not counted.
 
     Attributes:
         port: where it listens.
@@ -25,13 +29,14 @@ class Relay:
         cuts: connections that it ended.
     """
 
-    def __init__(self, upstream: int) -> None:
-        self._upstream = upstream
+    def __init__(self, upstream: int, *, only: bytes = b"") -> None:
+        self._upstream, self._only = upstream, only
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.arrived = self.passed = self.cuts = 0
         self._credit: int | None = None
-        self._open: list[tuple[socket.socket, socket.socket]] = []
+        self._open: list[_Pair] = []
+        self._marked: set[_Pair] = set()
         self._refusing = self._closed = False
         self._changed = threading.Condition()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -113,19 +118,20 @@ class Relay:
         threading.Thread(target=self._pump, args=(pair, client, server), daemon=True).start()
         threading.Thread(target=self._pump_back, args=(pair, server, client), daemon=True).start()
 
-    def _pump(
-        self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket
-    ) -> None:
+    def _pump(self, pair: _Pair, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):  # either end may be cut at any time
             while data := source.recv(65536):
+                if self._only in data:
+                    self._marked.add(pair)
                 sink.sendall(data)
         self._forget(pair)
 
-    def _pump_back(
-        self, pair: tuple[socket.socket, socket.socket], source: socket.socket, sink: socket.socket
-    ) -> None:
+    def _pump_back(self, pair: _Pair, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):  # as above
             while data := source.recv(65536):
+                if pair not in self._marked and self._only:
+                    sink.sendall(data)
+                    continue
                 with self._changed:
                     self.arrived += len(data)
                     self._changed.notify_all()
@@ -139,7 +145,7 @@ class Relay:
                     data = data[allowed:]
         self._forget(pair)
 
-    def _allowance(self, pair: tuple[socket.socket, socket.socket], wanted: int) -> int:
+    def _allowance(self, pair: _Pair, wanted: int) -> int:
         """How many bytes may pass, once some may."""
         self._changed.wait_for(lambda: self._credit is None or self._credit > 0 or pair not in self._open)
         if pair not in self._open:
@@ -150,8 +156,9 @@ class Relay:
         self._credit -= allowed
         return allowed
 
-    def _forget(self, pair: tuple[socket.socket, socket.socket]) -> None:
+    def _forget(self, pair: _Pair) -> None:
         with self._changed:
+            self._marked.discard(pair)
             if pair in self._open:
                 self._open.remove(pair)
             self._changed.notify_all()

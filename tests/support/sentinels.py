@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 import redis
-from support.replication import Replication, is_primary
+from support.relay import Relay
+from support.replication import Replication, follow, is_primary
 from support.servers import ServerHandle, start_as
 from support.wire import client_of, eventually
 
 SERVICE: Final = "mymaster"
 _QUORUM: Final = 2
+_TOLD: Final = 4000
+"""Characters of a sentinel's log that are shown when nobody was promoted."""
 _HURRY: Final = ("INFO-PERIOD", 200, "PUBLISH-PERIOD", 200, "MIN-LINK-RECONNECT-PERIOD", 200)
 """Milliseconds between looks at a server, words to other sentinels, and tries to reconnect: seconds by default."""
 
@@ -37,26 +40,38 @@ class Watched:
         name: the kind of server, of all of them.
         replicas: how many.
         down_after: milliseconds of silence until a sentinel holds a server for dead.
+        relayed: whether a relay stands before each server, by whose address all others know it; it holds streams of
+            replication only.
         options: of primary and replicas.
 
     Attributes:
         replication: primary and replicas, as they were at the start.
         sentinels: the three.
+        relays: by the port of the server behind it.
     """
 
     def __init__(
-        self, name: str = "valkey9", replicas: int = 2, *, down_after: int = 1000, **options: str | int
+        self,
+        name: str = "valkey9",
+        replicas: int = 2,
+        *,
+        down_after: int = 1000,
+        relayed: bool = False,
+        **options: str | int,
     ) -> None:
         self.down_after = down_after
         self.replication = Replication(name, replicas, **options)
         self.sentinels: list[ServerHandle] = []
+        self.relays: dict[int, Relay] = {}
         try:
             for _ in range(3):
                 self.sentinels.append(start_as(SentinelHandle, name))
-            primary = self.replication.primary
+            if relayed:
+                self._put_relays_before()
+            port = self._known_port(self.replication.primary)
             for sentinel in self.sentinels:
                 with client_of(sentinel.url) as client:
-                    client.execute_command("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", primary.port, _QUORUM)
+                    client.execute_command("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", port, _QUORUM)
                     for setting in (
                         ("down-after-milliseconds", down_after),
                         ("failover-timeout", 4 * down_after),
@@ -84,23 +99,29 @@ class Watched:
     def primary(self) -> ServerHandle:
         """Who is primary, by the first sentinel."""
         port = int(self._state(self.sentinels[0])["port"])
-        return next(server for server in self.replication.servers if server.port == port)
+        return next(server for server in self.replication.servers if self._known_port(server) == port)
 
     def kill_primary(self) -> float:
         """End it by SIGKILL, and wait until another one has been promoted. Returns when that was."""
         victim = self.primary()
         victim.stop(kill=True)
         others = [server for server in self.replication.servers if server is not victim]
-        eventually(lambda: any(is_primary(server) for server in others), patience=30)
-        promoted = time.monotonic()
-        eventually(lambda: self.primary() is not victim, patience=30)
+        try:
+            eventually(lambda: any(is_primary(server) for server in others), patience=30)
+            promoted = time.monotonic()
+            eventually(lambda: self.primary() is not victim, patience=30)
+        except AssertionError as error:
+            for sentinel in self.sentinels:
+                error.add_note(sentinel.log_path.read_text(errors="replace")[-_TOLD:])
+            raise
         return promoted
 
     def bring_back(self) -> None:
         """Start again who was killed, as a replica without data, and wait until all know each other."""
         for server in self.replication.servers:
             if server.process.poll() is not None:
-                server.options = {**server.options, "replicaof": f"127.0.0.1 {self.primary().port}"}
+                primary = self._known_port(self.primary())
+                server.options = {**server.options, "replicaof": f"127.0.0.1 {primary}"}
                 server.launch()
         self.wait_until_settled()
 
@@ -112,7 +133,23 @@ class Watched:
     def close(self) -> None:
         for sentinel in self.sentinels:
             sentinel.close()
+        for relay in self.relays.values():
+            relay.close()
         self.replication.close()
+
+    def _known_port(self, server: ServerHandle) -> int:
+        """Where the others find a server."""
+        relay = self.relays.get(server.port)
+        return server.port if relay is None else relay.port
+
+    def _put_relays_before(self) -> None:
+        for server in self.replication.servers:
+            relay = self.relays[server.port] = Relay(server.port, only=b"PSYNC")
+            server.options = {**server.options, "replica-announce-port": relay.port}
+            with client_of(server.unix_url) as client:
+                client.config_set("replica-announce-port", relay.port)
+        for replica in self.replication.replicas:
+            follow(replica, self._known_port(self.replication.primary))
 
     def _agreed(self) -> bool:
         views = {self._view(sentinel) for sentinel in self.sentinels}
