@@ -7,6 +7,7 @@ those that it names.
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from support.replication import Replication, stopped
 from support.twins import open_twin
 from support.wire import client_of
 
-from txstate import NotDurable, Replicas, Retry, Store, StoreUnavailable, Tx
+from txstate import CommitUnknown, Doc, NotDurable, Replicas, Resolution, Retry, Store, StoreUnavailable, Tx
 from txstate._engine.slots import slot_of
 from txstate.testing import DropReply, FaultProxy, HoldRequest, Outcome, explore
 
@@ -135,6 +136,53 @@ def _shared(server: ServerHandle, *faults: str | Callable[[Store], None]) -> Fou
             shared=True,
         )
     )
+
+
+def one_that_leaves_its_leader(server: ServerHandle) -> Found:
+    """A call's time is over while the commit that carries it is on its way; later it asks what became of it."""
+    wrong = asked = 0
+    with FaultProxy(server.url) as proxy, Store(proxy.url) as store, ThreadPoolExecutor(2) as pool:
+        short = store.options(retry=Retry(deadline=0.5))
+        for number in range(5):
+            doubt = _left_behind(f"doc:{number}", store, short, proxy, pool)
+            if doubt is None or doubt.token is None:
+                continue  # it lost its patience before it was carried
+            asked += 1
+            found = store.get(f"doc:{number}")
+            assert found is not None
+            applied = store.resolve(doubt.token) is Resolution.COMMITTED
+            wrong += applied is not ("second" in found)
+    assert asked
+    return Found(broken=wrong > 0, told=f"{wrong} of {asked} told the contrary")
+
+
+def _left_behind(
+    key: str, store: Store, short: Store, proxy: FaultProxy, pool: ThreadPoolExecutor
+) -> CommitUnknown | None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def lead(doc: Doc) -> None:
+        inside.set()
+        assert go_on.wait(10)
+        doc["first"] = 1
+
+    held = proxy.inject(HoldRequest(), "EXEC", where=of_commit)
+    leader = pool.submit(store.update, key, lead)
+    assert inside.wait(10)
+    other = pool.submit(short.update, key, lambda doc: doc.update(second=2))
+    settings = store._settings
+    assert settings.groups is not None
+    while not other.done() and not any(
+        leader.group and leader.group.waiting for leader in tuple(settings.groups._leaders.values())
+    ):
+        time.sleep(0.001)
+    go_on.set()
+    held.wait()
+    error = other.exception()
+    held.release()
+    leader.result()
+    store.update(key, lambda doc: doc.increment("n"))
+    return error if isinstance(error, CommitUnknown) else None
 
 
 # Several documents.

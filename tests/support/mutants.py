@@ -304,6 +304,13 @@ def turn_taken_back_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @mutant(
+    "a leader goes on with a token that one who left it may ask for", "P2", killers.one_that_leaves_its_leader
+)
+def token_used_again_though_one_may_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Groups, "desert", lambda _groups, member: member.outcome)
+
+
+@mutant(
     "the resolver looks at the token without touching it",
     "P2",
     killers.increments_under_any_fault,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from support.scripted import error, lost
 from support.together import Together
@@ -13,6 +14,7 @@ from txstate import events
 from txstate._changes import KEEP, Changes
 from txstate._engine import relay
 from txstate._engine.group import PATIENCE, QUEUEING
+from txstate._engine.plain import resolve_token
 from txstate.durability import Replicas
 from txstate.errors import CodecError, CommitUnknown, ConflictError, ServerRefused, VersionMismatch
 from txstate.resolution import Resolution
@@ -281,6 +283,41 @@ def test_one_whose_time_is_over_before_the_leader_says_a_word_knows_nothing() ->
     assert other.error.known is Resolution.UNKNOWN
     assert other.error.token is not None
     ended(leader)
+
+
+@pytest.mark.parametrize("end", ["deadline", "interruptions"])
+@pytest.mark.parametrize("execute", [{}, {"EXEC": None}], ids=["applied", "conflict"])
+def test_what_it_asks_for_later_is_not_covered_by_what_the_leader_s_connection_did_next(
+    end: str, execute: dict[str, object]
+) -> None:
+    wire = Together(k={"n": 1}, deadline=100.0)
+    wire.next("commit", execute)
+    short = replace(wire.settings, retry=Retry(deadline=0.5))
+    leader = wire.update(append(1))
+    other = wire.call(lambda tx: append(2)(tx.get("k")), settings=short).run()
+    third = wire.update(append(3)).run()
+    leader.run(until="commit")
+    other.run()
+    third.run()
+    leader.run(until="commit")
+    if end == "deadline":
+        other.run_out()
+    else:
+        other.interrupt()
+        other.interrupt()
+    ended(other)
+    ended(leader, third)
+    for value in (4, 5):
+        ended(wire.update(append(value)))
+    known = other.error if end == "deadline" else other.error.__cause__  # type: ignore[union-attr]
+    assert isinstance(known, CommitUnknown)
+    assert known.token is not None
+    found = wire.run(resolve_token(wire.settings, known.token))
+    stored = orjson.loads(wire.hashes[b"k"][b"items"])
+    assert found is (Resolution.NOT_COMMITTED if execute else Resolution.COMMITTED)
+    assert (2 in stored) is (found is Resolution.COMMITTED)
+    assert {*stored, 2} == {1, 2, 3, 4, 5}
+    wire.assert_settled()
 
 
 def test_what_the_server_refuses_one_is_not_refused_to_others() -> None:

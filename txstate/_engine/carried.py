@@ -65,7 +65,7 @@ def abide(attempt: Attempt, interruption: BaseException) -> Steps[None]:
 def tell(
     attempt: Attempt, outcome: Committed | Conflict | GiveWay | Outage | Apart | Refused | None = None
 ) -> None:
-    """Tell the calls that an attempt carried what its commit came to.
+    """Tell the calls that an attempt carried what its commit came to, before its connection is another's.
 
     Args:
         attempt: the leader's.
@@ -73,7 +73,10 @@ def tell(
     """
     member = attempt.member
     if member is not None and member.group is not None and member.group.relay is not None and leads(attempt):
-        member.settle(attempt.finding, _told(attempt, outcome))
+        deserted = member.settle(attempt.finding, _told(attempt, outcome))
+        if deserted and attempt.channel is not None:
+            # Who asks what became of this commit must not find the number of a later one in the token.
+            attempt.channel.drop()
 
 
 def _told(
@@ -98,6 +101,8 @@ def _told(
 def _enter(attempt: Attempt, member: Member, outcome: Shared | None) -> bool:
     """Enter into the attempt what the commit came to. Returns whether that is known."""
     assert member.relay is not None  # noqa: S101 - it is carried
+    if outcome is None:
+        outcome = member.groups.desert(member)
     evidence, finding = member.relay.evidence, member.finding
     if outcome is None or isinstance(outcome, Unresolved):
         attempt.doubt = evidence

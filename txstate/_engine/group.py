@@ -123,21 +123,25 @@ class Member:
         if self.place is not Place.OUT:
             self.groups.leave(self)
 
-    def settle(self, finding: Finding | None, outcome: Shared) -> None:
+    def settle(self, finding: Finding | None, outcome: Shared) -> bool:
         """Tell those that this leader's attempt has carried what its commit came to. May be repeated.
 
         Args:
             finding: how that was found out, if its reply was lost.
             outcome: for each of them.
+
+        Returns:
+            Whether one of them has left, and may ask the server later.
         """
-        if self.group is None or self.group.relay is None:
-            return
-        for member in self.groups.end(self.group, self.group.relay):
-            member.finding = finding
-            member.outcome = outcome
+        group = self.group
+        relay = None if group is None else group.relay
+        if group is None or relay is None:
+            return False
+        for member in self.groups.end(group, relay, finding, outcome):
             member.wake()
-        self.group.relay.end()
-        self.group.relay = None
+        relay.end()
+        group.relay = None
+        return relay.deserted
 
 
 class Groups:
@@ -202,12 +206,21 @@ class Groups:
             group.relay = relay
             self._call(group, relay)
 
-    def end(self, group: Group, relay: Relay) -> tuple[Member, ...]:
+    def end(self, group: Group, relay: Relay, finding: Finding | None, outcome: Shared) -> tuple[Member, ...]:
         """The leader's attempt is over. Returns those whose outcome is its commit's; nobody joins them any more."""
         with self._lock:
             relay.turn = None
             group.progress = self.clock()
+            for member in relay.aboard:
+                member.finding, member.outcome = finding, outcome
             return relay.aboard
+
+    def desert(self, member: Member) -> Shared | None:
+        """A member waits no more for its outcome. Returns it, if it has come in this very moment."""
+        with self._lock:
+            if member.outcome is None and member.relay is not None:
+                member.relay.deserted = True
+            return member.outcome
 
     def pass_on(self, member: Member, attempt: Attempt) -> bool:
         """A member's function has run, and its turn passes to the next. Returns whether it still was its turn."""

@@ -79,7 +79,10 @@ class Relay:
 
     Attributes:
         turn: whose function runs, or may; None: nobody's, the leader has taken it back.
+        deserted: whether one whose outcome is the commit's has left without it.
     """
+
+    deserted = False
 
     def __init__(
         self,

@@ -67,7 +67,6 @@ def transact(
                 call.committed(attempt, outcome.shortfall)
                 if finish is not None:
                     result = finish(attempt, result)
-                attempt.release()
                 _part(attempt, outcome)
                 yield from _call_back(attempt.callbacks, settings) if attempt.callbacks else ()
                 shortfall = outcome.shortfall
@@ -89,7 +88,6 @@ def transact(
         call.give_up(error, attempt)
         raise
     finally:
-        attempt.release()
         _part(attempt)
         attempt.end()
     if shortfall is not None:
@@ -152,11 +150,18 @@ def _current(attempt: Attempt) -> Steps[bool]:
 
 
 def _part(attempt: Attempt, outcome: Committed | None = None) -> None:
-    """The call needs the others of its process no more, nor they its connection. May be repeated."""
+    """The call needs neither its connection nor the others of its process any more. May be repeated.
+
+    In this order: those that it carried may need the connection's token to stay as it is, and whoever leads next takes
+    the connection.
+    """
     member = attempt.member
-    if member is not None and member.place is not Place.OUT:
-        tell(attempt, outcome)
-        member.leave()
+    if member is None or member.place is Place.OUT:
+        attempt.release()
+        return
+    tell(attempt, outcome)
+    attempt.release()
+    member.leave()
 
 
 def _call_back(
