@@ -17,8 +17,7 @@ from support.twins import SyncTwin
 from support.wire import client_of
 from support.witness import Witness
 
-from benchmarks import machine
-from txstate import AsyncStore, AsyncTx, Doc, Retry, Store, Tx, UsageError
+from txstate import AsyncStore, AsyncTx, Doc, Store, Tx, UsageError
 from txstate.testing import Cut, DropReply, FaultProxy, check_history
 
 if TYPE_CHECKING:
@@ -254,56 +253,3 @@ def test_a_shared_history_with_lost_replies_is_strictly_serializable(
         assert one.stats.in_doubt + two.stats.in_doubt > lost.fired, "no commit in doubt was shared"
     assert ledger.tally() == all_once(2 * threads * each)
     assert check_history(ledger.history()).valid
-
-
-@pytest.mark.parametrize("by", ["run", "update"])
-def test_a_thousand_tasks_over_a_hundred_documents_with_fifty_connections(
-    by: str, valkey9: ServerHandle
-) -> None:
-    """None starves, none fails, and nothing piles up: neither connections, nor who waits for them, nor conflicts."""
-    tasks, documents, rounds = 1000, 100, 8
-    ended: list[int] = []
-    overtaken: list[int] = []
-    grown: list[int] = []
-
-    async def add(tx: AsyncTx, key: str) -> None:
-        (await tx.get(key)).increment("n")
-
-    async def main() -> None:
-        async with AsyncStore(valkey9.unix_url, retry=Retry(deadline=60)) as store:
-
-            async def work(number: int) -> None:
-                key = f"doc:{number % documents}"
-                for _ in range(rounds):
-                    before = len(ended)
-                    if by == "run":
-                        await store.run(add, key)
-                    else:
-                        await store.update(key, lambda doc: doc.increment("n"))
-                    overtaken.append(len(ended) - before)
-                    ended.append(number)
-
-            before = machine.memory()
-            await asyncio.gather(*(work(number) for number in range(tasks)))
-            if before is not None:
-                grown.append(machine.peak_memory() - before)
-            stats = store.stats()
-            assert stats.commits == tasks * rounds
-            assert stats.gave_up == 0
-            assert stats.connections <= 50
-            # Who gave up waiting for the others would meet them as conflicts.
-            assert stats.conflicts < stats.commits / 20
-            assert stats.round_trips < stats.commits
-            settings = store._settings
-            assert settings.groups is not None
-            assert not settings.groups._leaders, "somebody is still waited for"
-
-    asyncio.run(main())
-    with client_of(valkey9.unix_url) as admin:
-        wanted = [str(tasks * rounds // documents).encode()] * documents
-        assert [admin.hget(f"doc:{number}", "n") for number in range(documents)] == wanted
-        assert len(admin.keys("__txstate__:token:*")) <= 50
-    # In turn, each call would see every other task once.
-    assert max(overtaken) < 5 * tasks, "some had most of their turns while others waited"
-    # A task of asyncio's with its frames, and a call.
-    assert max(grown, default=0) < 100_000 * tasks

@@ -50,6 +50,14 @@ def ended(*calls: OneCall) -> None:
     assert all(call.ended for call in calls), "somebody waits for ever"
 
 
+def lose_patience(wire: Together, call: OneCall, most: float) -> None:
+    """Let it wait in vain until it goes on by itself, for so many seconds at most."""
+    until = wire.now + most
+    while call.parked:
+        assert wire.now < until, "it still waits"
+        call.run_out()
+
+
 def items(wire: Together) -> object:
     return wire.hashes[b"k"].get(b"items")
 
@@ -470,8 +478,7 @@ def test_who_waits_for_a_slow_leader_goes_on_by_itself_and_later_ones_do_so_at_o
     wire = Together(k={"n": 1})
     leader, other = wire.all_waiting(append(1), append(2))
     leader.run(until="read")
-    wire.now += PATIENCE
-    other.run_out()
+    lose_patience(wire, other, 2 * PATIENCE)
     ended(other)
     assert items(wire) == b"[2]"
     later = wire.update(append(3)).run()
@@ -496,11 +503,36 @@ def test_a_leader_that_waits_for_a_connection_is_waited_for_longer() -> None:
 def test_but_not_for_ever() -> None:
     wire = Together(k={"n": 1})
     leader, other = wire.all_waiting(append(1), append(2))
-    wire.now += QUEUEING
-    other.run_out()
+    lose_patience(wire, other, 1.5 * QUEUEING)
     ended(other)
     ended(leader)
     assert items(wire) == b"[2,1]"
+
+
+def test_where_all_wait_for_the_processor_a_leader_is_waited_for_longer() -> None:
+    """A wait that ends late tells that the leader, too, gets on later than it could."""
+    wire = Together(k={"n": 1})
+    leader, *others = wire.all_waiting(append(1), append(2), append(3), append(4))
+    leader.run(until="read")
+    busy = PATIENCE / 2
+    wire.now += busy
+    assert others[0].run_out().parked  # not yet for too long; and it woke up too late
+    wire.now += PATIENCE
+    assert others[1].run_out().parked, "it left a leader that only waits for its turn"
+    later = wire.update(append(5)).run()
+    assert later.parked
+    ended(leader, *others, later)
+    assert wire.kinds() == ["read", "commit"]
+
+
+def test_a_leader_that_still_connects_is_waited_for_like_one_that_waits_for_a_connection() -> None:
+    wire = Together(k={"n": 1})
+    leader, other = wire.all_waiting(append(1), append(2))
+    leader.run(until="proof")
+    wire.now += PATIENCE
+    assert other.run_out().parked
+    ended(leader, other)
+    assert wire.kinds() == ["read", "commit"]
 
 
 def test_one_that_reads_more_runs_again_on_a_connection_of_its_own() -> None:

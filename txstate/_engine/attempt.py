@@ -202,12 +202,9 @@ class Attempt(Standing):
             channel.release()
             self.refuse()
         self.channel = channel
-        member = self.member
-        if member is not None:
-            member.connected = True
-            if member.group is not None:
-                member.advance()
         session = channel.session
+        if self.member is not None and session is not None:
+            self.member.got_connected()
         if session is not None and self.slot is not None:
             session.work_in(self.slot, self.settings)
         if session is None or session.armed is None:
@@ -369,6 +366,8 @@ class Attempt(Standing):
         assert self.channel is not None  # noqa: S101 - begun
         if self.channel.session is None and not self.read_set.present:
             yield from connect(self.channel, self.settings, self.remaining(), self.slot)
+            if self.member is not None:
+                self.member.got_connected()
         unreadable, field_ttls = yield from self._extend(reads)
         fetched = [read for read in reads if isinstance(read, DocRead) and read not in unreadable]
         if field_ttls:

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 PATIENCE: Final = 0.1
 """Seconds that a call waits for another one's function, at most."""
 
+_PASSES: Final = 4
+"""Times that a thread or task may have to wait for the processor before others see that it got on."""
+
 QUEUEING: Final = 1.0
 """Seconds that it waits for another one to get a connection. Longer: it would have to queue for one itself, and a crowd
 that does so keeps the connections from those who would have carried it."""
@@ -113,8 +116,9 @@ class Member:
         if self.mailbox is not None:
             self.mailbox.put()
 
-    def advance(self) -> None:
-        """It got on: if it leads, those that it will carry go on waiting."""
+    def got_connected(self) -> None:
+        """It has a connection: if it leads, those that it will carry go on waiting."""
+        self.connected = True
         if self.group is not None and self.place is Place.LEADS:
             self.group.progress = self.groups.clock()
 
@@ -164,6 +168,7 @@ class Groups:
         self._lock = lock()
         self._leaders: dict[Hashable, Member] = {}
         self._misfits: OrderedDict[Hashable, float] = OrderedDict()
+        self._lag = 0.0
 
     def enter(self, attempt: Attempt, wanted: Wanted) -> Member | None:
         """Lead a group, or wait in one. None: it would not pay."""
@@ -250,7 +255,24 @@ class Groups:
 
     def is_stalled(self, group: Group) -> bool:
         """Whether those that wait have waited long for nothing."""
-        return self.clock() - group.progress >= (PATIENCE if group.leader.connected else QUEUEING)
+        longest = self.patience if group.leader.connected else QUEUEING / PATIENCE * self.patience
+        return self.clock() - group.progress >= longest
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a call waits for another one's function, at most.
+
+        Where threads and tasks wait long for the processor, so does that function.
+        """
+        return PATIENCE + _PASSES * self._lag
+
+    def wait(self, mailbox: Mailbox, seconds: float) -> Steps[bool]:
+        """Park, and note how much later than it was due a wait ended."""
+        until = self.clock() + seconds
+        came: bool = yield Park(mailbox, seconds)
+        if not came:
+            self._lag = max(0.0, self.clock() - until)
+        return came
 
     def forget(self) -> None:
         """Start anew in a forked child, which has only one of the parent's threads."""
@@ -338,13 +360,13 @@ def wait_for_turn(attempt: Attempt, member: Member) -> Steps[bool]:
     Returns:
         True: the documents are there. False: the attempt needs a connection, because it leads, or is on its own.
     """
-    group, mailbox = member.group, member.mailbox
+    group, groups, mailbox = member.group, member.groups, member.mailbox
     assert group is not None  # noqa: S101 - who waits is in one
     assert mailbox is not None  # noqa: S101 - and has one
     try:
         while member.place is Place.WAITS:
-            came = yield Park(mailbox, min(PATIENCE, attempt.left() / 2))
-            late = attempt.left() < PATIENCE or member.groups.is_stalled(group)
+            came = yield from groups.wait(mailbox, min(groups.patience, attempt.left() / 2))
+            late = attempt.left() < PATIENCE or groups.is_stalled(group)
             if late and not came:
                 member.leave()
     except BaseException:
@@ -376,7 +398,7 @@ def carry_others(attempt: Attempt, leader: Member, evidence: Callable[[], Eviden
     leader.mailbox = mailbox = groups.mailbox()
     groups.begin(group, relay)
     while (runs := relay.turn) is not leader:
-        came = yield Park(mailbox, PATIENCE)
+        came = yield from groups.wait(mailbox, groups.patience)
         if not came and runs is not None and relay.turn is runs:
             groups.take_back(group, relay, runs)
     return relay

@@ -32,7 +32,8 @@ class Pursuit:
     # What calls come to have that don't commit at once.
     _pacing: Pacing | None = None
     _outage: Exception | None = None
-    _conflicted: tuple[int, dict[str, Record | None]] | None = None
+    # By what can be compared, and not by the documents: whoever waits to try again would keep them.
+    _conflicted: tuple[int, dict[str, int | None]] | None = None
     _claim: Claim | None = None
     _line: Line | None = None
     _gave_way = 0
@@ -119,8 +120,8 @@ class Pursuit:
         self._conflicted = None
         changed = [
             key
-            for key, record in before.items()
-            if record is None or (now := attempt.documents.latest(key)) is None or now.raw() != record.raw()
+            for key, seen in before.items()
+            if seen is None or _looks(attempt.documents.latest(key)) != seen
         ]
         self._report(changed or list(before), number)
 
@@ -140,7 +141,7 @@ class Pursuit:
         if self._conflicted is not None:
             self._report(list(self._conflicted[1]), self._conflicted[0])
         read = attempt.read_set.present
-        self._conflicted = attempt.number, {key: attempt.documents.latest(key) for key in read}
+        self._conflicted = attempt.number, {key: _looks(attempt.documents.latest(key)) for key in read}
         error = ConflictError(attempt.number, self._elapsed, self._conflicts)
         self._stake(attempt)
         pause = pacing.after_conflict(error)
@@ -185,6 +186,11 @@ class Pursuit:
             self._report(list(self._conflicted[1]), self._conflicted[0])
             self._conflicted = None
         return ConflictError(attempt.number, self._elapsed, self._conflicts)
+
+
+def _looks(record: Record | None) -> int | None:
+    """What tells two states of a document apart; None: it is not known."""
+    return None if record is None else sum(map(hash, record.raw().items()))
 
 
 def telling(last: Exception, before: Exception | None) -> Exception:
