@@ -92,12 +92,13 @@ class Acquire(NamedTuple):
     """Wait for a channel of the pool, best the one armed for this signature.
 
     In a cluster it is connected, now or by `Connect`, to the node that serves the slot at that time.
-    Fails with `Exhausted` after `timeout` seconds.
+    Fails with `Exhausted` after `timeout` seconds. With `first`, before all others that wait.
     """
 
     timeout: float
     signature: Hashable = None
     slot: int | None = None
+    first: bool = False
 
 
 class Connect(NamedTuple):

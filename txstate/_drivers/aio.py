@@ -15,7 +15,7 @@ from txstate._effects import LARGE, NOTHING, Acquire, Call, Connect, Exhausted, 
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Hashable, Sequence
+    from collections.abc import Coroutine, Sequence
 
     from txstate._drivers.mailbox import AsyncMailbox
     from txstate._drivers.source import Source
@@ -206,7 +206,7 @@ class AsyncDriver:
             result = effect.function(*effect.args)
             return await result if inspect.isawaitable(result) else result
         if isinstance(effect, Acquire):
-            return await self._acquire(effect.timeout, effect.signature, effect.slot)
+            return await self._acquire(effect)
         if isinstance(effect, Connect):
             return await self._connect(cast("AsyncChannel", effect.channel), effect.timeout)
         if isinstance(effect, Park):
@@ -225,22 +225,22 @@ class AsyncDriver:
             self._peer = channel.peer
             self._pool.drop_others(channel.peer)
 
-    async def _acquire(self, timeout: float, signature: Hashable, slot: int | None) -> AsyncChannel:
-        channel = self._pool.take(signature, slot)
+    async def _acquire(self, wanted: Acquire) -> AsyncChannel:
+        channel = self._pool.take(wanted.signature, wanted.slot)
         if channel is not None:
             return channel
         waiter: _Waiter = asyncio.get_running_loop().create_future()
-        self._pool.wait(waiter)
+        self._pool.wait(waiter, first=wanted.first)
         try:
-            async with asyncio.timeout(max(0.0, timeout)):
+            async with asyncio.timeout(max(0.0, wanted.timeout)):
                 channel = await asyncio.shield(waiter)
         except BaseException as error:
             if not self._pool.leave(waiter) and waiter.done() and waiter.exception() is None:
                 self.release(waiter.result())
             if isinstance(error, TimeoutError):
-                raise Exhausted(f"no connection was free within {timeout:.2f} s") from None
+                raise Exhausted(f"no connection was free within {wanted.timeout:.2f} s") from None
             raise
-        self._pool.note(channel, signature)
+        self._pool.note(channel, wanted.signature)
         return channel
 
     def _new_pool(self) -> Pool[AsyncChannel, _Waiter]:

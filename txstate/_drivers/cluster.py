@@ -23,10 +23,10 @@ from txstate._drivers.topology import Route, Topology, discover, discover_async,
 from txstate._effects import NOTHING, Lost, ReplyError, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Sequence
 
     from txstate._drivers.cluster_source import ClusterSource, Node
-    from txstate._effects import Command, Constant
+    from txstate._effects import Acquire, Command, Constant
 
 
 _VISIT: Final = 1.0
@@ -135,9 +135,9 @@ class SyncClusterDriver(SyncDriver):
     def _new_pool(self) -> Pool[SyncChannel, Any]:
         return _ClusterPool(self._limit, lambda: SyncClusterChannel(self))
 
-    def _acquire(self, timeout: float, signature: Hashable, slot: int | None) -> SyncChannel:
-        channel = super()._acquire(timeout, signature, slot)
-        cast("SyncClusterChannel", channel).take_for(slot)
+    def _acquire(self, wanted: Acquire) -> SyncChannel:
+        channel = super()._acquire(wanted)
+        cast("SyncClusterChannel", channel).take_for(wanted.slot)
         return channel
 
     def _connect(self, channel: SyncChannel, timeout: float) -> None:
@@ -202,9 +202,9 @@ class AsyncClusterDriver(AsyncDriver):
     def _new_pool(self) -> Pool[AsyncChannel, Any]:
         return _ClusterPool(self._limit, lambda: AsyncClusterChannel(self))
 
-    async def _acquire(self, timeout: float, signature: Hashable, slot: int | None) -> AsyncChannel:
-        channel = await super()._acquire(timeout, signature, slot)
-        cast("AsyncClusterChannel", channel).take_for(slot)
+    async def _acquire(self, wanted: Acquire) -> AsyncChannel:
+        channel = await super()._acquire(wanted)
+        cast("AsyncClusterChannel", channel).take_for(wanted.slot)
         return channel
 
     async def _connect(self, channel: AsyncChannel, timeout: float) -> None:

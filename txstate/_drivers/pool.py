@@ -1,7 +1,8 @@
 """The bookkeeping of a connection pool: places, who holds one, and who waits. No locks, no waiting, no sockets.
 
-A place that is given back goes to whoever has waited longest, so that nobody starves; idle places are used last in,
-first out, so that what is not needed stays idle.
+A place that is given back goes to whoever has waited longest, so that nobody starves. Before them go those who want to
+find out what became of a commit: the others only wait, and these are in doubt when their time is over. Idle places are
+used last in, first out, so that what is not needed stays idle.
 """
 
 from __future__ import annotations
@@ -149,9 +150,9 @@ class Pool(Generic[C, W]):
         """An idle channel that need not be connected to another node, if there is one."""
         return self._idle.pop() if self._idle else None
 
-    def wait(self, waiter: W) -> None:
-        """Stand in line."""
-        self._waiting.append(waiter)
+    def wait(self, waiter: W, *, first: bool = False) -> None:
+        """Stand in line, at its end or at its head."""
+        (self._waiting.appendleft if first else self._waiting.append)(waiter)
 
     def leave(self, waiter: W) -> bool:
         """Leave the line; whether one still stood in it."""

@@ -21,7 +21,7 @@ from txstate._effects import LARGE, NOTHING, Acquire, Call, Connect, Exhausted, 
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from types import GeneratorType
 
     from txstate._drivers.mailbox import SyncMailbox
@@ -205,7 +205,7 @@ class SyncDriver:
             function, args = effect
             return function(*args)
         if isinstance(effect, Acquire):
-            return self._acquire(effect.timeout, effect.signature, effect.slot)
+            return self._acquire(effect)
         if isinstance(effect, Connect):
             return self._connect(cast("SyncChannel", effect.channel), effect.timeout)
         if isinstance(effect, Park):
@@ -225,21 +225,21 @@ class SyncDriver:
             with self._lock:
                 self._pool.drop_others(channel.peer)
 
-    def _acquire(self, timeout: float, signature: Hashable, slot: int | None) -> SyncChannel:
+    def _acquire(self, wanted: Acquire) -> SyncChannel:
         with self._lock:
-            channel = self._pool.take(signature, slot)
+            channel = self._pool.take(wanted.signature, wanted.slot)
             if channel is not None:
                 return channel
             waiter: _Waiter = queue.SimpleQueue()
-            self._pool.wait(waiter)
-        until = time.monotonic() + timeout
+            self._pool.wait(waiter, first=wanted.first)
+        until = time.monotonic() + wanted.timeout
         try:
             try:
-                got = waiter.get(timeout=max(0.0, min(timeout, _SOON)))
+                got = waiter.get(timeout=max(0.0, min(wanted.timeout, _SOON)))
             except queue.Empty:
                 self._look_for_lost()
                 with self._lock:
-                    channel = self._pool.take(signature, slot)
+                    channel = self._pool.take(wanted.signature, wanted.slot)
                     waited = channel is not None and self._pool.leave(waiter)
                 if channel is not None:
                     if waited:
@@ -252,12 +252,12 @@ class SyncDriver:
             if not waited:
                 self._pass_on(waiter.get())
             if isinstance(error, queue.Empty):
-                raise Exhausted(f"no connection was free within {timeout:.2f} s") from None
+                raise Exhausted(f"no connection was free within {wanted.timeout:.2f} s") from None
             raise
         if not isinstance(got, SyncChannel):
             raise got
         with self._lock:
-            self._pool.note(got, signature)
+            self._pool.note(got, wanted.signature)
         return got
 
     def _look_for_lost(self) -> None:

@@ -109,7 +109,9 @@ def _resolve(attempt: Attempt, evidence: Evidence, finding: Finding) -> Steps[No
 def _acquire(attempt: Attempt, finding: Finding, until: float) -> Steps[None]:
     """Take a channel for a call that was carried by another one's attempt."""
     try:
-        attempt.channel = yield Acquire(max(0.0, until - attempt.settings.clock()), None, attempt.slot)
+        attempt.channel = yield Acquire(
+            max(0.0, until - attempt.settings.clock()), None, attempt.slot, first=True
+        )
     except GeneratorExit:
         raise
     except BaseException as error:  # noqa: BLE001 - like any other failure to find out, it is a part of the finding

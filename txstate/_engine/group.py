@@ -278,6 +278,7 @@ class Groups:
         """Start anew in a forked child, which has only one of the parent's threads."""
         self._lock = self._make_lock()
         self._misfits.clear()
+        self._lag = 0.0
         leaders, self._leaders = self._leaders, {}
         for leader in leaders.values():
             leader.place, group = Place.OUT, leader.group

@@ -88,7 +88,7 @@ def resolve_token(settings: Settings, token: str) -> Steps[Resolution]:
     slot = slot_of(evidence.token) if settings.clustered else None
     started = settings.clock()
     try:
-        channel: Channel = yield Acquire(settings.retry.deadline, None, slot)
+        channel: Channel = yield Acquire(settings.retry.deadline, None, slot, first=True)
     except Exhausted as error:
         raise unavailable(error, 1, settings.clock() - started) from error
     finding = Finding()
