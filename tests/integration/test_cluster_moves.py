@@ -18,13 +18,15 @@ from support.ledger import Tally
 from support.servers import BINARIES
 from support.twins import both_twins, open_twin
 
-from txstate import AsyncTx, Doc, Store
+from txstate import AsyncTx, Doc, Replicas, Store
 from txstate._engine.slots import slot_of
 from txstate.testing import FaultProxy, HoldRequest, Late
 
 if TYPE_CHECKING:
     from support.cluster import Cluster
     from support.figures import Figures
+
+    from txstate import Durability
 
 SLOT = slot_of(bank.TAG)
 
@@ -69,12 +71,16 @@ def test_a_slot_moves_to_and_fro_under_transfers(
 
 
 @pytest.mark.fault(number=21)
-def test_a_primary_is_killed_and_its_replica_takes_over(any_cluster: Cluster, figures: Figures) -> None:
-    """What it had not replicated yet is lost; nothing else is, nothing is doubled, and nobody has to help."""
+@pytest.mark.parametrize("durability", [None, Replicas(1, timeout=0.2)], ids=["by default", "Replicas(1)"])
+def test_a_primary_is_killed_and_its_replica_takes_over(
+    any_cluster: Cluster, figures: Figures, request: pytest.FixtureRequest, durability: Durability | None
+) -> None:
+    """By default, what it had not replicated yet is lost; nothing else is, nothing is doubled, and nobody has to help."""
     cluster = any_cluster
     bank.opened(cluster.url)
-    with Clerks(cluster.url, 4) as work:
+    with Clerks(cluster.url, 4, durability=durability) as work:
         dead = cluster.owner(SLOT)
+        cluster.replica_of(dead)
         time.sleep(0.5)
         cluster.kill(dead)
         cluster.wait_for_failover(SLOT, dead)
@@ -83,9 +89,14 @@ def test_a_primary_is_killed_and_its_replica_takes_over(any_cluster: Cluster, fi
         reports = work.finish()
     after = accounts(cluster)
     tally = bank.audit(reports, after)
+    request.node.user_properties.append(("tally", tally))
     assert [error for report in reports for error in report.errors] == []
     assert after != before  # it goes on by itself
-    figures(dead, fired=1, tally=tally, lost_to="SIGKILL of a primary ahead of its replica")
+    if durability is not None:
+        assert tally.not_durable > 0  # nobody is left to confirm
+        assert tally.acknowledged > 0
+    lost_to = "" if durability else "SIGKILL of a primary ahead of its replica"
+    figures(dead, fired=1, tally=tally, lost_to=lost_to)
 
 
 def accounts(cluster: Cluster) -> dict[str, dict[str, Any]]:

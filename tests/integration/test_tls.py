@@ -9,11 +9,15 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 import redis
 import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
 from support.cluster import Cluster, start_cluster
+from support.commands import refused as told
 from support.faults import of_commit
 from support.forks import in_child
 from support.ledger import Ledger, all_once
-from support.servers import ServerMissingError
+from support.sentinels import SERVICE, SentinelHandle
+from support.servers import ServerMissingError, start_as
 from support.tls import Authority, Secure, TLSRelay, start_tls
 from support.twins import SyncTwin, both_twins, open_twin
 from support.wire import client_of, eventually
@@ -221,3 +225,43 @@ def test_a_cluster(kind: str, secure_cluster: tuple[Cluster, str]) -> None:
         cluster.end_move(moved, here, there)
         assert twin.update(keys[0], add_one) == {"n": 3}
         assert twin.stats.disruptions >= 1
+
+
+# Sentinel.
+
+
+@pytest.fixture
+def secure_sentinel(authority: Authority, secure: Secure) -> Iterator[int]:
+    """The port of a relay before a sentinel that names a relay as the primary, and holds nobody for dead."""
+    with (
+        start_as(SentinelHandle, "valkey9") as sentinel,
+        TLSRelay(sentinel.port, authority) as relay,
+        client_of(sentinel.url) as client,
+    ):
+        client.execute_command("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", secure.port, 1)
+        client.execute_command("SENTINEL", "SET", SERVICE, "down-after-milliseconds", 3_600_000)
+        yield relay.port
+
+
+@both_twins
+def test_a_sentinel_and_the_primary_that_it_names(
+    kind: str, secure_sentinel: int, authority: Authority
+) -> None:
+    url = f"rediss+sentinel://127.0.0.1:{secure_sentinel}/{SERVICE}/0"
+    with open_twin(kind, f"{url}?{urlencode(authority.options)}") as twin:
+        for n in range(1, 4):
+            assert twin.update("k", add_one) == {"n": n}
+    module = redis.sentinel if kind == "sync" else redis.asyncio.sentinel
+    secure = {"ssl": True, **authority.options}
+    sentinel = module.Sentinel([("127.0.0.1", secure_sentinel)], sentinel_kwargs=secure)
+    with open_twin(kind, client=sentinel.master_for(SERVICE, **secure)) as twin:
+        assert twin.update("k", add_one) == {"n": 4}
+
+
+@both_twins
+def test_a_sentinel_that_nobody_vouches_for_is_not_believed(kind: str, secure_sentinel: int) -> None:
+    url = f"rediss+sentinel://127.0.0.1:{secure_sentinel}/{SERVICE}/0"
+    with open_twin(kind, url, deadline=0.5) as twin, pytest.raises(StoreUnavailable) as refused:
+        twin.update("k", add_one)
+    assert f"127.0.0.1:{secure_sentinel}: [SSL: CERTIFICATE_VERIFY_FAILED]" in str(refused.value)
+    assert "CERTIFICATE_VERIFY_FAILED" in told(1, "doctor", url)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from support.ledger import Tally
 from support.twins import open_twin
 
-from txstate import CommitUnknown, Stats, Store, TxStateError
+from txstate import CommitUnknown, NotDurable, Stats, Store, TxStateError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from multiprocessing.connection import Connection
 
-    from txstate import AsyncTx
+    from txstate import AsyncTx, Durability
 
 TAG: Final = b"bank"
 ACCOUNTS: Final = tuple(f"{{bank}}:{number}" for number in range(4))
@@ -37,9 +37,10 @@ class Report:
         name: its own.
         touched: how often it has touched each account, by its own count.
         acknowledged: calls that returned.
+        not_durable: calls that raised `NotDurable`; like those that returned, they were applied.
         unknown: calls that raised `CommitUnknown`.
         errors: what else came out of the store.
-        lost: touches that it had counted, and that were gone.
+        lost: touches that it had counted, and that were gone; also of transfers that were not durable.
         doubled: touches that it had not counted, and that were there.
         slowest: the longest call, in seconds.
         stats: of its store.
@@ -48,6 +49,7 @@ class Report:
     name: str
     touched: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACCOUNTS, 0))
     acknowledged: int = 0
+    not_durable: int = 0
     unknown: int = 0
     errors: list[str] = field(default_factory=list)
     lost: int = 0
@@ -65,7 +67,6 @@ class Report:
 
     def found(self, before: Mapping[str, int]) -> None:
         """A transfer was made that found these numbers."""
-        self.acknowledged += 1
         for account, number in before.items():
             self.compare(account, number)
             self.touched[account] = number + 1
@@ -84,17 +85,17 @@ class Clerks:
     Args:
         url: what each opens a store on.
         count: how many.
-        seed: of the accounts that they choose.
+        durability: what each asks for.
     """
 
-    def __init__(self, url: str, count: int, *, seed: int = 0) -> None:
+    def __init__(self, url: str, count: int, *, durability: Durability | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self._stop = context.Event()
         self._pipes: list[Connection] = []
         self._processes = []
         for number in range(count):
             ours, theirs = context.Pipe()
-            arguments = (url, number, seed, self._stop, theirs)
+            arguments = (url, number, durability, self._stop, theirs)
             self._processes.append(context.Process(target=_work, args=arguments, daemon=True))
             self._pipes.append(ours)
         for process in self._processes:
@@ -143,13 +144,15 @@ def audit(reports: list[Report], found: Mapping[str, Mapping[str, Any]]) -> Tall
     acknowledged = sum(report.acknowledged for report in reports)
     failed = sum(len(report.errors) for report in reports)
     unknown = sum(report.unknown for report in reports)
+    not_durable = sum(report.not_durable for report in reports)
     total = sum(account["balance"] for account in found.values())
     return Tally(
-        attempted=acknowledged + failed + unknown,
+        attempted=acknowledged + not_durable + failed + unknown,
         acknowledged=acknowledged,
         applied=sum(found[account].get(report.name, 0) for report in reports for account in ACCOUNTS) // 2,
         failed=failed,
         unknown=unknown,
+        not_durable=not_durable,
         lost=sum(report.lost for report in reports),
         doubled=sum(report.doubled for report in reports),
         torn=int(total != 1000 * len(ACCOUNTS)),
@@ -166,10 +169,10 @@ async def _transfer(tx: AsyncTx, source: str, target: str, amount: int, name: st
     return before
 
 
-def _work(url: str, number: int, seed: int, stop: Any, pipe: Connection) -> None:
+def _work(url: str, number: int, durability: Durability | None, stop: Any, pipe: Connection) -> None:
     name = f"clerk-{number}"
-    report, chance = Report(name), random.Random(f"{name} {seed}")
-    with open_twin("async" if number % 2 else "sync", url) as twin:
+    report, chance = Report(name), random.Random(name)
+    with open_twin("async" if number % 2 else "sync", url, durability=durability) as twin:
         twin.get(ACCOUNTS[0])
         pipe.send("ready")
         while not stop.is_set():
@@ -177,6 +180,10 @@ def _work(url: str, number: int, seed: int, stop: Any, pipe: Connection) -> None
             began = time.monotonic()
             try:
                 report.found(twin.run(_transfer, source, target, chance.randrange(1, 10), name))
+                report.acknowledged += 1
+            except NotDurable as error:
+                report.found(error.result)
+                report.not_durable += 1
             except CommitUnknown as error:
                 report.unsure(source, target, error)
             except TxStateError as error:

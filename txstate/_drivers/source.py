@@ -8,6 +8,7 @@ or put another socket under the transaction's feet.
 from __future__ import annotations
 
 import os
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeAlias
 from urllib.parse import quote, urlsplit
@@ -224,7 +225,9 @@ def reason_of(error: RedisError) -> str:
     """Why something failed, without the address, which redis-py puts before it."""
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OSError) and cause.errno and cause.strerror:
-        return os.strerror(cause.errno) if cause.errno > 0 else cause.strerror
+        # OpenSSL counts its errors by itself, as does the resolver of names.
+        own = cause.errno < 0 or isinstance(cause, ssl.SSLError)
+        return cause.strerror if own else os.strerror(cause.errno)
     return answer_of(error)
 
 
