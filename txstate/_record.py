@@ -187,11 +187,9 @@ class Record:
         """
         if self.pending:
             raise AssertionError("increments wait: load their fields before asking for the changes")
-        if self._touched or self._hidden or self.ttl is not KEEP:
-            self._decided = self._decide()
-        else:
-            self._decided = None
-        return self._decided
+        touched = self._touched or self._hidden or self.ttl is not KEEP
+        decided = self._decided = self._decide() if touched else None
+        return decided
 
     def snapshot(self, version: int) -> Snapshot:
         """The state that the last `changes` leads to (before: as read), free from later mutation.

@@ -418,7 +418,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
         wanted: Wanted = _NOTHING,
         finish: Callable[[Attempt, Any], Any] | None = None,
     ) -> Any:
-        driver = await self._driver()
+        driver = self._core.driver or await self._driver()
         noting = Noted if wanted else NotedCoroutine
         noted = noting(outside((id(self._core), id(asyncio.current_task()))), body, args)
         return await driver.run(
@@ -515,5 +515,5 @@ def _expect(doc: Doc, version: int | None) -> None:
 
 def _snapshot(attempt: Attempt, key: str) -> Snapshot:
     """The document as the commit left it."""
-    record = attempt.records[key]
+    record = attempt.documents.records[key]
     return record.snapshot(record.version if record.committed_version is None else record.committed_version)

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from txstate._drivers.mailbox import AsyncMailbox
     from txstate._drivers.source import Source
-    from txstate._effects import Command, Constant, Effect, Steps
+    from txstate._effects import Command, Constant, Effect, Sleep, Steps
 
     _Waiter = asyncio.Future["AsyncChannel"]
 
 T = TypeVar("T")
 
 _BUFFER: Final = 65536
+_CLOSED: Final = "the server closed the connection"
 _abandoned: Final[list[object]] = []
 """What a forked child inherited of the parent's event loop. Kept, because finalizers would talk to the peer."""
 
@@ -79,26 +80,29 @@ class AsyncChannel(Place):
         reader, writer, incoming = self._reader, self.writer, self._replies
         if reader is None or writer is None or writer.is_closing():
             raise Lost(replies, sent=False, cause=ConnectionError("there is no connection"))
-        sent = False
+        sent, received, complete = False, 0, False
+        # Not `asyncio.timeout`, which costs several times as much: who is late is dropped anyway, its stream included.
+        limit = asyncio.get_running_loop().call_later(timeout, _end, reader)
         try:
             data, more = pack(commands, tail)
-            received = 0
-            async with asyncio.timeout(timeout):
-                sent = True
-                writer.write(data)
-                for piece in more:
-                    await _write_slowly(writer, piece)
-                complete = False
-                while not complete:
-                    chunk = await reader.read(_BUFFER)
-                    if not chunk:
-                        raise ConnectionError("the server closed the connection")
-                    received += len(chunk)
-                    complete = incoming.take(chunk, len(chunk), replies, len(commands) + len(tail))
+            sent = True
+            writer.write(data)
+            if more:
+                async with asyncio.timeout(timeout):
+                    for piece in more:
+                        await _write_slowly(writer, piece)
+            while not complete:
+                chunk = await reader.read(_BUFFER)
+                if not chunk:
+                    raise ConnectionError(_CLOSED)
+                received += len(chunk)
+                complete = incoming.take(chunk, len(chunk), replies, len(commands) + len(tail))
             if received >= LARGE:
                 incoming.shrink()
         except BaseException as error:
             raise Lost(replies, sent=sent, cause=error) from error
+        finally:
+            limit.cancel()
         return replies
 
     def quiet(self) -> bool:
@@ -164,7 +168,11 @@ class AsyncDriver:
         while True:
             try:
                 try:
-                    argument = await self._perform(effect)
+                    if isinstance(effect, Send):  # here, as most of them are, and a coroutine costs
+                        channel, commands, timeout, tail = effect
+                        argument = await cast("AsyncChannel", channel).exchange(commands, timeout, tail)
+                    else:
+                        argument = await self._perform(effect)
                 except BaseException as error:  # noqa: BLE001 - the engine decides about every one of them
                     effect = steps.throw(error)
                     if shield and _interrupts(error):
@@ -198,10 +206,7 @@ class AsyncDriver:
                 "an AsyncStore belongs to the event loop that used it first; open one for each loop"
             )
 
-    async def _perform(self, effect: Effect) -> Any:
-        if isinstance(effect, Send):
-            channel, commands, timeout, tail = effect
-            return await cast("AsyncChannel", channel).exchange(commands, timeout, tail)
+    async def _perform(self, effect: Acquire | Connect | Call | Sleep | Park) -> Any:
         if isinstance(effect, Call):
             result = effect.function(*effect.args)
             return await result if inspect.isawaitable(result) else result
@@ -280,6 +285,11 @@ class AsyncDriver:
         self._pool = self._new_pool()
         self._pool.closed = was_closed
         self._loop, self._settling = None, set()
+
+
+def _end(reader: asyncio.StreamReader) -> None:
+    """Whoever waits for more than has come waits in vain."""
+    reader.set_exception(TimeoutError("no complete reply in time"))
 
 
 async def _write_slowly(writer: asyncio.StreamWriter, piece: bytes) -> None:

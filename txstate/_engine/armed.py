@@ -84,6 +84,7 @@ class Tail:
         self._settings = settings
         self._signature = signature
         self._names = {key: settings.redis_key(key) for key in wanted}
+        self._all_present = dict.fromkeys(wanted, True)
         self._reads = [(key, fields, _names_of(key, fields)) for key, fields in wanted.items()]
         commands: list[Command] = [("WATCH", session.token, *self._names.values())]
         commands += [
@@ -138,7 +139,7 @@ class Tail:
             time = microseconds(replies[here + 1]) if self.timed else 0
         except (ReplyError, CodecError):
             return
-        read_set = ReadSet(dict.fromkeys(spares, True), self._names.copy())
+        read_set = ReadSet(self._all_present, self._names)
         read_set.unproven, read_set.time, read_set.proof = True, time, self._proof
         read_set.turn = met
         self.session.armed = Armed(self._signature, read_set, spares, self, until)

@@ -21,7 +21,7 @@ from txstate._engine.proof import Proof
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
 from txstate._engine.session import connect, waits_for_the_rest
-from txstate._engine.state import Standing, State
+from txstate._engine.state import COMMITTED, CONDEMNED, ENDED, RUNNING, Standing
 from txstate._engine.turns import heed, may_take_over
 from txstate.errors import UsageError, WrongType
 
@@ -126,7 +126,7 @@ class Attempt(Standing):
             before: what this one fetched for the same reason. If the function did not come to its end, it counts still.
         """
         asked = self.documents.asked
-        if self.state is not State.CONDEMNED:
+        if self.state is not CONDEMNED:
             return asked
         # The attempt before may have gone to another slot.
         return {**{key: before[key] for key in before if self.settings.slot([key]) == self.slot}, **asked}
@@ -198,7 +198,7 @@ class Attempt(Standing):
             channel: Channel = yield Acquire(self.left(), self.signature, self.slot)
         except Exhausted as error:
             raise self.condemn(Outage(error)) from error
-        if self.state is not State.RUNNING:
+        if self.state is not RUNNING:
             channel.release()
             self.refuse()
         self.channel = channel
@@ -265,13 +265,13 @@ class Attempt(Standing):
     def end(self) -> Channel | None:
         """End it, and count it. Returns the channel, if it was not released, for the next attempt."""
         counters = self.settings.counters
-        if self.state is State.COMMITTED:
+        if self.state is COMMITTED:
             counters.add_attempt(self._round_trips, "commits" if self.written else "reads")
         elif isinstance(self.verdict, (GiveWay, Apart)):
             counters.add(round_trips=self._round_trips)
         else:
             counters.add_attempt(self._round_trips, None)
-        self.state = State.ENDED
+        self.state = ENDED
         self.documents.close()
         return None if self.channel is None else self._let_go()
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, cast
 
 from txstate._effects import Lost
 from txstate._engine.doubt import in_doubt, report_doubt, report_finding, settle
-from txstate._engine.group import Place, leads, outcome_of
+from txstate._engine.group import OUT, leads, outcome_of
 from txstate._engine.outcome import Apart, Committed, Conflict, GiveWay, Outage, Partial, Refused, Unresolved
 from txstate._engine.resolve import Finding
-from txstate._engine.state import State
+from txstate._engine.state import COMMITTED
 from txstate.resolution import Resolution
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def carried(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Apart]:
     member = attempt.member
     assert member is not None  # noqa: S101 - it is carried
     if not member.groups.pass_on(member, attempt):
-        raise attempt.condemn(Apart(for_good=member.place is Place.OUT))
+        raise attempt.condemn(Apart(for_good=member.place is OUT))
     outcome = yield from outcome_of(member, attempt.settings.clock, attempt.deadline)
     if not attempt.writes:
         return _for_who_wrote_nothing(outcome)
@@ -87,7 +87,7 @@ def _told(
         return outcome
     if attempt.in_part is not None:
         return Partial(attempt.in_part.replies)
-    if attempt.state is State.COMMITTED:
+    if attempt.state is COMMITTED:
         # Whoever asks for durability has to look for it again.
         return Committed() if attempt.settings.durability is None else Unresolved()
     if attempt.doubt is not None:

@@ -8,7 +8,7 @@ from txstate._effects import Acquire, ReplyError
 from txstate._engine.confirm import confirm
 from txstate._engine.outcome import Committed, Conflict, Outage, Partial, Refused
 from txstate._engine.resolve import Evidence, Finding, resolve
-from txstate._engine.state import State
+from txstate._engine.state import COMMITTED
 from txstate.errors import CommitUnknown
 from txstate.events import InDoubt, Resolved
 from txstate.resolution import Resolution
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def settle(attempt: Attempt, outcome: Committed | Conflict | Outage | Refused | Partial) -> None:
     """Enter the server's verdict into the attempt: nothing is in doubt any more."""
     if isinstance(outcome, Committed):
-        attempt.state = State.COMMITTED
+        attempt.state = COMMITTED
         written = []
         for record, _, version in attempt.writes:
             record.committed_version = version
@@ -67,7 +67,7 @@ def interrupted(attempt: Attempt, interruption: BaseException) -> Steps[NoReturn
     evidence = attempt.doubt
     if evidence is None:
         raise interruption
-    if attempt.state is State.COMMITTED:
+    if attempt.state is COMMITTED:
         if not attempt.writes:
             raise interruption  # what was applied are others' writes
         raise interruption from _unknown(evidence, Resolution.COMMITTED, None)

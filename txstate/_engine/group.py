@@ -62,6 +62,9 @@ class Place(enum.Enum):
     OUT = "on its own, or at its end"
 
 
+LEADS, WAITS, RUNS, OUT = Place
+
+
 class Group:
     """The calls that want the same documents now.
 
@@ -95,7 +98,7 @@ class Member:
         outcome: what the commit came to, for one that was carried.
     """
 
-    place = Place.LEADS
+    place = LEADS
     group: Group | None = None
     connected = False
     mailbox: Mailbox | None = None
@@ -119,12 +122,12 @@ class Member:
     def got_connected(self) -> None:
         """It has a connection: if it leads, those that it will carry go on waiting."""
         self.connected = True
-        if self.group is not None and self.place is Place.LEADS:
+        if self.group is not None and self.place is LEADS:
             self.group.progress = self.groups.clock()
 
     def leave(self) -> None:
         """Its call, or its attempt on another's connection, is over: whoever waits for it goes on. May be repeated."""
-        if self.place is not Place.OUT:
+        if self.place is not OUT:
             self.groups.leave(self)
 
     def settle(self, finding: Finding | None, outcome: Shared) -> bool:
@@ -184,23 +187,23 @@ class Groups:
             if leader.group is None:
                 leader.group = Group(leader, self.clock())
             if self.is_stalled(leader.group):
-                if leader.place is Place.LEADS and self.clock() < leader.until:
+                if leader.place is LEADS and self.clock() < leader.until:
                     return None
                 # An interruption has kept it from saying that it is over.
                 self._leaders[signature] = member
                 return member
-            member.group, member.place, member.mailbox = leader.group, Place.WAITS, self.mailbox()
+            member.group, member.place, member.mailbox = leader.group, WAITS, self.mailbox()
             leader.group.waiting.append(member)
         return member
 
     def leave(self, member: Member) -> None:
         """See `Member.leave`."""
         with self._lock:
-            place, member.place = member.place, Place.OUT
+            place, member.place = member.place, OUT
             group = member.group
-            if place is Place.LEADS:
+            if place is LEADS:
                 self._follow(member, group)
-            elif group is not None and place is Place.WAITS and member in group.waiting:
+            elif group is not None and place is WAITS and member in group.waiting:
                 group.waiting.remove(member)
             elif group is not None and group.relay is not None and group.relay.turn is member:
                 self._call(group, group.relay)
@@ -241,7 +244,7 @@ class Groups:
         """Go on without a member whose function takes too long."""
         with self._lock:
             if relay.turn is member:
-                member.place = Place.OUT
+                member.place = OUT
                 self._call(group, relay)
         self.set_apart(member)
 
@@ -281,7 +284,7 @@ class Groups:
         self._lag = 0.0
         leaders, self._leaders = self._leaders, {}
         for leader in leaders.values():
-            leader.place, group = Place.OUT, leader.group
+            leader.place, group = OUT, leader.group
             if group is not None:
                 group.waiting.clear()
                 if group.relay is not None:
@@ -305,7 +308,7 @@ class Groups:
         group.progress = self.clock()
         member = group.leader = group.waiting.popleft()
         self._leaders[leader.signature] = member
-        member.place = Place.LEADS
+        member.place = LEADS
         member.wake()
 
     def _call(self, group: Group, relay: Relay) -> None:
@@ -314,14 +317,14 @@ class Groups:
         member = relay.leader
         if group.waiting and relay.has_room(group.progress):
             member = group.waiting.popleft()
-            member.relay, member.place = relay, Place.RUNS
+            member.relay, member.place = relay, RUNS
         relay.turn = member
         member.wake()
 
 
 def leads(attempt: Attempt) -> bool:
     """Whether it commits for others that want the same."""
-    return attempt.member is not None and attempt.member.place is Place.LEADS
+    return attempt.member is not None and attempt.member.place is LEADS
 
 
 def is_carried(attempt: Attempt) -> bool:
@@ -365,7 +368,7 @@ def wait_for_turn(attempt: Attempt, member: Member) -> Steps[bool]:
     assert group is not None  # noqa: S101 - who waits is in one
     assert mailbox is not None  # noqa: S101 - and has one
     try:
-        while member.place is Place.WAITS:
+        while member.place is WAITS:
             came = yield from groups.wait(mailbox, min(groups.patience, attempt.left() / 2))
             late = attempt.left() < PATIENCE or groups.is_stalled(group)
             if late and not came:
@@ -373,7 +376,7 @@ def wait_for_turn(attempt: Attempt, member: Member) -> Steps[bool]:
     except BaseException:
         member.leave()
         raise
-    if member.place is not Place.RUNS or member.relay is None:
+    if member.place is not RUNS or member.relay is None:
         return False
     attempt.documents.spares = member.relay.spares(member.wanted)
     attempt.read_set.present, attempt.read_set.time = member.relay.present, member.relay.time
@@ -387,7 +390,7 @@ def carry_others(attempt: Attempt, leader: Member, evidence: Callable[[], Eviden
         All of it; None: nobody waits, or they can't be carried.
     """
     group, groups = leader.group, leader.groups
-    if group is None or leader.place is not Place.LEADS or not group.waiting or attempt.read_set.volatile():
+    if group is None or leader.place is not LEADS or not group.waiting or attempt.read_set.volatile():
         return None
     read: dict[str, Record] = {}
     for key in leader.wanted:

@@ -15,7 +15,7 @@ from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM, Claim, Line, Turn
 from txstate._engine.group import is_carried, leads
 from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, Refused, misnamed
 from txstate._engine.settings import logger
-from txstate._engine.state import State
+from txstate._engine.state import COMMITTED
 from txstate.errors import ConflictError, StoreUnavailable
 from txstate.retry import Pacing
 
@@ -76,7 +76,7 @@ class Pursuit:
 
     def committed(self, attempt: Attempt, shortfall: Shortfall | None) -> None:
         """Report."""
-        attempt.state = State.COMMITTED
+        attempt.state = COMMITTED
         if self._settings.on_event is not None:
             self._settings.emit(
                 events.Committed(

@@ -17,7 +17,8 @@ A batch is built, sent by whoever built it, and takes the replies. Nothing here 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from txstate._effects import ReplyError
 from txstate._engine.claims import NO_TURN, WAIT, Turn, claim_names
@@ -34,19 +35,20 @@ from txstate._engine.session import (
 from txstate.errors import CodecError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from txstate._effects import Command
     from txstate._engine.proof import Proof
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
 
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _MAY_FAIL: Final = ("token", "role", "keyspace", "info")
 _CLAIMS: Final = ("claim", "claims", "wait")
 
 
 class ReadSet:
-    """What an attempt has read.
+    """What an attempt has read. What it consists of is replaced, never changed: an armed socket hands out the same again.
 
     Attributes:
         reads: in the order in which they were made.
@@ -58,15 +60,14 @@ class ReadSet:
         turn: whose turn it is.
     """
 
+    reads: Sequence[Read] = ()
     time = 0
     unproven = False
     proof: Proof | None = None
     turn = NO_TURN
 
-    def __init__(self, present: dict[str, bool] | None = None, names: dict[str, bytes] | None = None) -> None:
-        self.present: dict[str, bool] = present or {}
-        self.names: dict[str, bytes] = names or {}
-        self.reads: list[Read] = []
+    def __init__(self, present: Mapping[str, bool] = _NOTHING, names: Mapping[str, bytes] = _NOTHING) -> None:
+        self.present, self.names = present, names
 
     def volatile(self) -> list[FieldTTLsRead]:
         """The documents whose fields expire one by one."""
@@ -77,7 +78,7 @@ class ReadSet:
     def shelve(self) -> None:
         """Keep it for a later call, without what this call's function made of the documents: `reads` know that."""
         self.unproven = True
-        self.reads.clear()
+        self.reads = ()
 
     def batch(self, session: Session, reads: Sequence[Read], settings: Settings) -> Batch:
         """The batch that makes these reads and validates all."""
@@ -214,13 +215,12 @@ class Batch(ABC):
 
     def _extend(self, unreadable: dict[Read, Exception]) -> None:
         """Enter what was read into the read set."""
-        for read in self.reads:
-            if read.key in self._new:
-                self.known.present[read.key] = read.present or read in unreadable
-            if read not in unreadable:
-                self.known.reads.append(read)
-        self.known.names.update(self._new)
-        self.known.proof = None
+        known = self.known
+        new = {read.key: read.present or read in unreadable for read in self.reads if read.key in self._new}
+        known.present = {**known.present, **new}
+        known.names = {**known.names, **self._new}
+        known.reads = [*known.reads, *(read for read in self.reads if read not in unreadable)]
+        known.proof = None
 
 
 def microseconds(time: object) -> int:

@@ -10,21 +10,20 @@ from txstate._engine.armed import rearm
 from txstate._engine.carried import abide, carried, tell
 from txstate._engine.commit import commit
 from txstate._engine.doubt import interrupted
-from txstate._engine.group import Place, is_carried
+from txstate._engine.group import OUT, is_carried
 from txstate._engine.outcome import Apart, Committed, Conflict, GiveWay, Outage, Refused
 from txstate._engine.pursuit import Pursuit
 from txstate._engine.settings import logger
-from txstate._engine.state import Condemned, State
+from txstate._engine.state import CONDEMNED, RUNNING, Condemned
 from txstate._engine.turns import pass_on
 from txstate.errors import TxStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from txstate._effects import Steps
     from txstate._engine.armed import Wanted
     from txstate._engine.attempt import Attempt
-    from txstate._engine.confirm import Shortfall
     from txstate._engine.settings import Settings
 
 _NOTHING: Final[Wanted] = {}
@@ -59,17 +58,16 @@ def transact(
     call = Pursuit(settings)
     attempt = call.first()
     given = wanted if plain else None
-    shortfall: Shortfall | None = None
+    committed: Committed | None = None
     try:
         while True:
             outcome, result = yield from _once(attempt, body, wanted, given, call)
             if isinstance(outcome, Committed):
+                committed = outcome
                 call.committed(attempt, outcome.shortfall)
                 if finish is not None:
                     result = finish(attempt, result)
-                _part(attempt, outcome)
-                yield from _call_back(attempt.callbacks, settings) if attempt.callbacks else ()
-                shortfall = outcome.shortfall
+                yield from _call_back(attempt, outcome) if attempt.callbacks else ()
                 break
             tell(attempt, outcome)
             pause = call.pause_after(outcome, attempt)
@@ -88,10 +86,10 @@ def transact(
         call.give_up(error, attempt)
         raise
     finally:
-        _part(attempt)
+        _part(attempt, committed)
         attempt.end()
-    if shortfall is not None:
-        raise shortfall.error(result)
+    if committed is not None and committed.shortfall is not None:
+        raise committed.shortfall.error(result)
     return result
 
 
@@ -117,7 +115,7 @@ def _once(
             if not there and not attempt.documents.hand_out(given):
                 yield from attempt.read(given)
             result = body(attempt)
-        if attempt.state is State.RUNNING:
+        if attempt.state is RUNNING:
             return (yield from commit(attempt)), result
     except GeneratorExit:
         raise
@@ -125,7 +123,7 @@ def _once(
         raise
     except BaseException:
         # The state decides, not what comes out: a condemned attempt may have seen what never was.
-        if attempt.state is not State.CONDEMNED and (yield from _current(attempt)):
+        if attempt.state is not CONDEMNED and (yield from _current(attempt)):
             yield from pass_on(attempt)
             raise
     assert attempt.verdict is not None  # noqa: S101 - condemned attempts have one
@@ -149,14 +147,14 @@ def _current(attempt: Attempt) -> Steps[bool]:
     return True
 
 
-def _part(attempt: Attempt, outcome: Committed | None = None) -> None:
+def _part(attempt: Attempt, outcome: Committed | None) -> None:
     """The call needs neither its connection nor the others of its process any more. May be repeated.
 
     In this order: those that it carried may need the connection's token to stay as it is, and whoever leads next takes
     the connection.
     """
     member = attempt.member
-    if member is None or member.place is Place.OUT:
+    if member is None or member.place is OUT:
         attempt.release()
         return
     tell(attempt, outcome)
@@ -164,14 +162,13 @@ def _part(attempt: Attempt, outcome: Committed | None = None) -> None:
     member.leave()
 
 
-def _call_back(
-    callbacks: Iterable[tuple[Callable[..., Any], tuple[Any, ...]]], settings: Settings
-) -> Steps[None]:
-    """Call what was registered by `on_commit`, once and in order."""
-    for callback, args in callbacks:
+def _call_back(attempt: Attempt, outcome: Committed) -> Steps[None]:
+    """Call what was registered by `on_commit`, once and in order; nobody waits for it any more."""
+    _part(attempt, outcome)
+    for callback, args in attempt.callbacks or ():
         try:
             yield Call(callback, args)
         except Exception as error:  # noqa: BLE001 - whatever it raises, the transaction is committed
             name = getattr(callback, "__qualname__", repr(callback))
             logger.exception("the on_commit callback %s failed; the transaction is committed", name)
-            settings.emit(events.CallbackFailed(callback=name, error=error))
+            attempt.settings.emit(events.CallbackFailed(callback=name, error=error))
