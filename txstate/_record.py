@@ -202,7 +202,7 @@ class Record:
             return Snapshot(self.key, version if self.existed else 0, self._raw, whole=self.whole)
         if not decided.exists:
             return Snapshot(self.key, 0, {})
-        return Snapshot(self.key, version, decided.apply(self._raw), whole=self._complete())
+        return Snapshot(self.key, version, decided.apply(self._raw), whole=self.whole or self._hidden)
 
     # For the Doc over this record
 

@@ -20,23 +20,6 @@ that one which an interruption left behind does no harm. Contexts live on in tim
 seconds; they must not keep an attempt's documents that long."""
 
 
-def outside(here: tuple[int, int]) -> tuple[int, int]:
-    """The same store and place, in which no transaction is running.
-
-    Raises:
-        UsageError: one is. An inner transaction would commit once for each attempt of the outer one.
-    """
-    running = _running.get()
-    if running and any(
-        place == here and (attempt := kept()) is not None and attempt.in_function for place, kept in running
-    ):
-        raise UsageError(
-            "a transaction of this store is running here already: an inner one would commit each time the outer one "
-            "is tried again. Pass on the tx instead of the store; nothing was applied"
-        )
-    return here
-
-
 class Noted:
     """A transaction's function, in a context that tells of its attempt.
 
@@ -47,11 +30,23 @@ class Noted:
 
     Attributes:
         attempt: the latest one.
+
+    Raises:
+        UsageError: a transaction is running here. An inner one would commit once for each attempt of it.
     """
 
     __slots__ = ("_args", "_body", "_here", "attempt")
 
     def __init__(self, here: tuple[int, int], body: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        running = _running.get()
+        if running and any(
+            place == here and (attempt := kept()) is not None and attempt.in_function
+            for place, kept in running
+        ):
+            raise UsageError(
+                "a transaction of this store is running here already: an inner one would commit each time the outer "
+                "one is tried again. Pass on the tx instead of the store; nothing was applied"
+            )
         self._here, self._body, self._args = here, body, args
         self.attempt: Attempt | None = None
 

@@ -21,7 +21,7 @@ from txstate._drivers.sync import SyncDriver
 from txstate._engine import everywhere, plain
 from txstate._engine.doubt import explain
 from txstate._engine.transaction import transact
-from txstate._running import Noted, NotedCoroutine, outside
+from txstate._running import Noted, NotedCoroutine
 from txstate.errors import UsageError, VersionMismatch
 from txstate.tx import AsyncTx, Tx, listed
 
@@ -260,7 +260,7 @@ class Store(StoreBase[SyncDriver]):
         wanted: Wanted = _NOTHING,
         finish: Callable[[Attempt, Any], Any] | None = None,
     ) -> Any:
-        noted = Noted(outside((id(self._core), get_ident())), body, args)
+        noted = Noted((id(self._core), get_ident()), body, args)
         try:
             return self._driver.run(
                 transact(self._settings, noted, wanted=wanted, plain=bool(wanted), finish=finish)
@@ -420,7 +420,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
     ) -> Any:
         driver = self._core.driver or await self._driver()
         noting = Noted if wanted else NotedCoroutine
-        noted = noting(outside((id(self._core), id(asyncio.current_task()))), body, args)
+        noted = noting((id(self._core), id(asyncio.current_task())), body, args)
         return await driver.run(
             transact(self._settings, noted, wanted=wanted, plain=bool(wanted), finish=finish)
         )
@@ -472,7 +472,8 @@ async def _awaited(
 
 def _updated(attempt: Attempt, key: str, function: Callable[[Doc], object], version: int | None) -> str:
     doc = attempt.documents[key]
-    _expect(doc, version)
+    if version is not None:
+        _expect(doc, version)
     result = function(doc)
     if type(result) in _UNFINISHED:
         if not isinstance(result, AsyncGeneratorType):
@@ -489,7 +490,8 @@ def _replaced(
     expire: float | timedelta | Keep | None,
 ) -> str:
     doc = attempt.documents[key]
-    _expect(doc, version)
+    if version is not None:
+        _expect(doc, version)
     doc.replace(mapping)
     if not isinstance(expire, Keep):
         doc.expire(expire)
@@ -498,14 +500,15 @@ def _replaced(
 
 def _removed(attempt: Attempt, key: str, version: int | None) -> bool:
     doc = attempt.documents[key]
-    _expect(doc, version)
+    if version is not None:
+        _expect(doc, version)
     existed = doc.exists
     doc.delete()
     return existed
 
 
-def _expect(doc: Doc, version: int | None) -> None:
-    if version is not None and doc.version != version:
+def _expect(doc: Doc, version: int) -> None:
+    if doc.version != version:
         if not isinstance(version, int):
             raise UsageError(
                 f"if_version takes what .version shows, an int, not {type(version).__name__} ({version!r})"

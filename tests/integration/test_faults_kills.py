@@ -59,7 +59,7 @@ def test_a_client_killed_at_any_command_applies_its_transaction_once(
 @pytest.mark.fault(number=15)
 @both_twins
 @newest_and_oldest
-@pytest.mark.parametrize(("kills", "seed"), [(30, 1), pytest.param(2000, 2, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(("kills", "seed"), [(300, 1), pytest.param(2000, 2, marks=pytest.mark.soak)])
 def test_clients_killed_at_random_moments_lose_and_double_nothing(
     kind: str, server: ServerHandle, kills: int, seed: int, *, figures: Figures
 ) -> None:
@@ -72,7 +72,8 @@ def test_clients_killed_at_random_moments_lose_and_double_nothing(
     ):
         while killed < kills:
             calls = [pool.submit(ledger.commit, twin) for _ in range(2 * writers)]
-            while not all(call.done() for call in calls):
+            # No more than that: on a busy machine, connecting may take longer than the time from one kill to the next.
+            while killed < kills and not all(call.done() for call in calls):
                 time.sleep(rng.uniform(0, 0.003))
                 killed += kill_all(admin)
             for call in calls:

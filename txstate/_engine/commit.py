@@ -99,6 +99,7 @@ def _write(
     tail, turn = follows(attempt, session), read_set.turn
     planned += ending(tail)
     volatile = read_set.volatile() if read_set.reads else ()
+    judge = guarded_verdict if volatile else verdict
     commands = [_MULTI, *(guarded_write(volatile, planned) if volatile else planned), _EXEC]
     size = len(commands)
     # Half of what is left of the call at most, so that as much remains to resolve in.
@@ -116,14 +117,14 @@ def _write(
             attempt.doubt = None
         replies = lost.replies
         if len(replies) >= size:
-            settle(attempt, _judged(replies[:size], keys, guarded=bool(volatile)))
+            settle(attempt, judge(replies[:size], keys))
         if lost.interruption is not None:
             raise lost.interruption from None
         if len(replies) < size:
             return (yield from in_doubt(attempt, lost)) if lost.sent else Outage(lost)
         tail, broken = None, lost
     session.watching = isinstance(tail, Tail)
-    outcome = _judged(replies[:size], keys, guarded=bool(volatile))
+    outcome = judge(replies[:size], keys)
     settle(attempt, outcome)
     if isinstance(outcome, Partial):
         assert attempt.in_part is not None  # noqa: S101 - set just now
@@ -147,13 +148,6 @@ def _footing(attempt: Attempt, keys: Sequence[str]) -> tuple[Session, float] | O
     durability = attempt.settings.durability
     unable = None if durability is None else session.objection(durability)
     return (session, left) if unable is None else Refused(unable)
-
-
-def _judged(
-    replies: Sequence[object], keys: Sequence[str], *, guarded: bool
-) -> Committed | Conflict | Outage | Refused | Partial:
-    outcome = verdict(replies, keys)
-    return guarded_verdict(replies[-1], keys) if guarded and isinstance(outcome, Committed) else outcome
 
 
 def _read_pending(attempt: Attempt) -> Steps[None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from txstate._effects import ReplyError
-from txstate._engine.outcome import Committed, Conflict, Outage, Refused, failure
+from txstate._engine.outcome import Committed, Conflict, Outage, Partial, Refused, failure, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,8 +80,13 @@ def guarded_write(volatile: Sequence[FieldTTLsRead], writes: Sequence[Command]) 
     return [("EVAL", _SCRIPT, b"%d" % len(names), *names, *arguments)]
 
 
-def guarded_verdict(answer: object, keys: Sequence[str]) -> Committed | Conflict | Outage | Refused:
-    """What the script's answer, alone in EXEC's array, says."""
+def guarded_verdict(
+    replies: Sequence[object], keys: Sequence[str]
+) -> Committed | Conflict | Outage | Refused | Partial:
+    """The same as `verdict`; the script's answer, alone in EXEC's array, has a say in it."""
+    outcome, answer = verdict(replies, keys), replies[-1]
+    if not isinstance(outcome, Committed):
+        return outcome
     text = answer[0] if isinstance(answer, list) else answer
     if text == b"written":
         return Committed()
