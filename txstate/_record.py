@@ -93,6 +93,14 @@ class Record:
         record.version = decode_version(version, key=key)
         return record
 
+    def as_read(self, guard: Guard, asked: Sequence[str] | None = None) -> Record:
+        """The same document without what a function did to it, for who asks for this of it."""
+        record = Record(self.key, guard)
+        record.loaded, record.existed, record.exists = self.loaded, self.existed, self.existed
+        record.whole, record._raw, record.asked = self.whole, self._raw, asked
+        record.version, record.has_version = self.version, self.has_version
+        return record
+
     def load(self, *, exists: bool, fields: Mapping[bytes, bytes | None], whole: bool) -> None:
         """Take in what was read, the first time or once more. Own writes stay; waiting increments are applied.
 

@@ -224,14 +224,6 @@ def signature_of(settings: Settings, wanted: Wanted) -> Hashable:
     return tuple(signature)
 
 
-def as_read(record: Record, asked: Sequence[str] | None = None) -> Record:
-    """The same document without what a function did to it, for who asks for this of it."""
-    again = Record(record.key, NOBODY)
-    again.load(exists=record.existed, fields=record.raw(), whole=record.whole)
-    again.asked = asked
-    return again
-
-
 class _Nobody:
     """The guard of records that no attempt has taken over yet."""
 

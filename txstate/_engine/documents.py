@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from txstate._docs import Doc, Record
-from txstate._engine.armed import NOBODY, as_read
+from txstate._engine.armed import NOBODY
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Documents:
     def as_read(self) -> dict[str, Record]:
         """What the function had asked for, without what it did to it."""
         return {
-            key: as_read(self.records[key], fields)
+            key: self.records[key].as_read(NOBODY, fields)
             for key, fields in self.asked.items()
             if key in self.records
         }

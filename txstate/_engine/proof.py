@@ -55,7 +55,7 @@ class Proof:
             ReplyError: the server refused, or is a primary no more.
         """
         existing, info, *role = replies
-        for reply in replies:
+        for reply in replies if ReplyError in map(type, replies) else ():
             if isinstance(reply, ReplyError) and (reply is existing or passing(reply)):
                 raise reply
         flags = client_flags(info)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txstate._codec import VERSION_FIELD
 from txstate._docs import Record
-from txstate._engine.armed import NOBODY, as_read
+from txstate._engine.armed import NOBODY
 from txstate._engine.writeset import Write
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Relay:
         self._evidence = evidence
         self.turn: Member | None = leader
         self._time = attempt.read_set.time
-        self._read = {key: as_read(record) for key, record in read.items()}
+        self._read = {key: record.as_read(NOBODY) for key, record in read.items()}
         self._others = [write for write in attempt.writes if write.record.key not in read]
         self._passed = _Passed(
             {key: _State(record.raw(), record.existed, record.version) for key, record in self._read.items()}
