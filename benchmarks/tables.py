@@ -150,13 +150,14 @@ def _ratio(there: dict[str, Measured], ours: dict[str, Measured], value: _Value)
 
 
 def _spread(found: Iterable[Measured], figure: str) -> str:
-    """The largest distance of a round from the median of its case."""
-    widest = 0.0
+    """The largest distance of a round from the median of its case; a single round tells nothing of it."""
+    widest, repeated = 0.0, False
     for one in found:
+        repeated = repeated or len(one.rounds) > 1
         middle, (low, high) = one.median(figure), one.spread(figure)
         if middle:
             widest = max(widest, high / middle - 1, 1 - low / middle)
-    return f"±{widest:.0%}"
+    return f"±{widest:.0%}" if repeated else "1 round"
 
 
 def _shown(one: Measured, value: _Value) -> str:
