@@ -13,9 +13,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import machine
-from benchmarks.scaling.measure import costs, weight
+from benchmarks.scaling.measure import costs, held, weight
 from benchmarks.scaling.nodes import Nodes
-from benchmarks.scaling.page import PAGE, RECORD, filled, worlds
+from benchmarks.scaling.page import PAGE, PRIMARIES, RECORD, filled, worlds
 from benchmarks.scaling.simulation import simulate
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _SECONDS: Final = 4.0
 _ROUNDS: Final = 3
-_PRIMARIES: Final = 3
 _CONNECTIONS: Final = 500
+_DOCUMENTS: Final = (1, 3, 10, 1000)
 
 
 def main() -> None:
@@ -46,11 +46,15 @@ def _record() -> dict[str, Any]:
         "versions": machine.versions(),
         "costs": {},
     }
-    with Nodes(1, place.server) as alone, Nodes(_PRIMARIES, place.server) as cluster:
+    with Nodes(1, place.server) as alone, Nodes(PRIMARIES, place.server) as cluster:
         record["server"] = alone.version
         for _, (name, nodes) in itertools.product(range(_ROUNDS), (("alone", alone), ("cluster", cluster))):
             found = costs(nodes.url, nodes.clients, seconds=_SECONDS, tag=lambda number: f"t{number}")
             record["costs"].setdefault(name, []).append([asdict(cost) for cost in found])
+        record["held"] = {
+            name: [asdict(held(nodes.url, nodes.clients, documents=count)) for count in _DOCUMENTS]
+            for name, nodes in (("alone", alone), ("cluster", cluster))
+        }
         record["weight"] = asdict(weight(alone.url, alone.clients[0], connections=_CONNECTIONS))
     record["simulated"] = list(_simulated(record))
     return record

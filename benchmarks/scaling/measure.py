@@ -1,4 +1,4 @@
-"""What one node spends on a transaction, what a client does, and what connections and tokens weigh.
+"""What one node spends on a transaction, what a client does, how many connections it holds, and what these and tokens weigh.
 
 Costs are CPU time, not elapsed time: a node's own account (INFO cpu) and the process's. So they hold on a busy machine,
 and say how many transactions fill a node.
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     import redis
 
 _WARM_UP: Final = 300
+_ROUNDS: Final = 5
 _FIELDS: Final = 10
 TWO_OF_MANY: Final = "transfer between two of many"
+ONE_SLOT: Final = "transfer between two of many in one slot"
 _MANY: Final = 10_000
 """Documents of a load whose keys hardly ever repeat, so that no connection is armed for them."""
 
@@ -57,6 +59,21 @@ class Weight:
     armed: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """Connections that a process with one thread holds.
+
+    Attributes:
+        documents: how many it updates in turn, again and again.
+        connections: on all nodes together.
+        most: of them on one node.
+    """
+
+    documents: int
+    connections: int
+    most: int
+
+
 def _deposit(doc: txstate.Doc) -> None:
     doc.increment("f0")
 
@@ -81,6 +98,9 @@ def costs(url: str, nodes: Sequence[redis.Redis], *, seconds: float, tag: Callab
     def pair(number: int) -> tuple[str, str]:
         return f"{{{tag(number)}}}:a", f"{{{tag(number)}}}:b"
 
+    def neighbours(number: int) -> tuple[str, str]:
+        return f"{{{tag(0)}}}:a{number}", f"{{{tag(0)}}}:b{number}"
+
     with txstate.Store(url) as store:
         for key in pair(0):
             store.put(key, {f"f{number}": number for number in range(_FIELDS)})
@@ -88,6 +108,7 @@ def costs(url: str, nodes: Sequence[redis.Redis], *, seconds: float, tag: Callab
             _cost("update of one document, again and again", store, nodes, seconds, lambda: store.update(pair(0)[0], _deposit)),
             _cost("transfer between two, again and again", store, nodes, seconds, lambda: store.run(_move, *pair(0))),
             _cost(TWO_OF_MANY, store, nodes, seconds, lambda: store.run(_move, *pair(chance.randrange(_MANY)))),
+            _cost(ONE_SLOT, store, nodes, seconds, lambda: store.run(_move, *neighbours(chance.randrange(_MANY)))),
             _cost("get of one document", store, nodes, seconds, lambda: store.get(pair(0)[0])),
         ]  # fmt: skip
 
@@ -142,6 +163,27 @@ def weight(url: str, node: redis.Redis, *, connections: int) -> Weight:
             for store in stores:
                 store.close()
     return Weight(token=token_bytes, idle=(idle - empty) // connections, armed=(armed - empty) // connections)
+
+
+def held(url: str, nodes: Sequence[redis.Redis], *, documents: int) -> Held:
+    """Update so many documents in turn, a few times, and ask the nodes how many connections that left.
+
+    Args:
+        url: what the store opens.
+        nodes: a client of each node.
+        documents: how many.
+    """
+    before = [_clients(node) for node in nodes]
+    with txstate.Store(url) as store:
+        for _ in range(_ROUNDS):
+            for number in range(documents):
+                store.update(f"held{number}", _deposit)
+        grown = [_clients(node) - count for node, count in zip(nodes, before, strict=True)]
+    return Held(documents=documents, connections=sum(grown), most=max(grown))
+
+
+def _clients(node: redis.Redis) -> int:
+    return int(node.info("clients")["connected_clients"])
 
 
 def _memory(node: redis.Redis) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.docs import fill
-from benchmarks.scaling.measure import TWO_OF_MANY
+from benchmarks.scaling.measure import ONE_SLOT, TWO_OF_MANY
 from benchmarks.scaling.simulation import World
 from benchmarks.tables import Table
 
@@ -18,6 +18,8 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "scaling.md"
 RECORD: Final = Path(__file__).parents[1] / "results" / "scaling.json"
 
 _NODES: Final = (1, 3, 6, 12, 30)
+PRIMARIES: Final = 3
+"""Of the cluster that is measured."""
 _PROCESSES: Final = 1000
 _DOCUMENTS: Final = 1_000_000
 _ROUND_TRIPS: Final = {"in a rack": 0.0002, "between zones": 0.001, "between regions": 0.03}
@@ -32,7 +34,14 @@ def filled(page: str, record: Mapping[str, Any]) -> str:
 
 def tables(record: Mapping[str, Any]) -> list[Table]:
     """All of them."""
-    return [_costs(record), _capacity(record), _weights(record), *_simulations(record)]
+    return [
+        _costs(record),
+        _one_slot(record),
+        _capacity(record),
+        _held(record),
+        _weights(record),
+        *_simulations(record),
+    ]
 
 
 def worlds(record: Mapping[str, Any]) -> Iterator[World]:
@@ -91,9 +100,30 @@ def _costs(record: Mapping[str, Any]) -> Table:
     return Table("costs", "CPU time of a transaction", heads, tuple(rows))
 
 
+def _one_slot(record: Mapping[str, Any]) -> Table:
+    """What its node could do for a slot, and what one process can: it waits for each round trip."""
+    rows = []
+    for cost in record["costs"]["cluster"][0]:
+        load = cost["load"]
+        if load == TWO_OF_MANY:
+            continue
+        server, client = (_median(record, "cluster", load, figure) for figure in ("server_us", "client_us"))
+        at_work = (server + client) / 1e6
+        alone = (1 / (at_work + cost["round_trips"] * away) for away in _ROUND_TRIPS.values())
+        rows.append((load, f"{round(1e6 / server, -3):,.0f}", *(f"{rate:,.0f}" for rate in alone)))
+    heads = (
+        "transactions a second",
+        "fill the slot's node",
+        *(f"one process, {name} ({seconds * 1000:g} ms)" for name, seconds in _ROUND_TRIPS.items()),
+    )
+    return Table("slot", "What one slot carries", heads, tuple(rows))
+
+
 def _capacity(record: Mapping[str, Any]) -> Table:
     rows = []
     for cost in record["costs"]["cluster"][0]:
+        if cost["load"] == ONE_SLOT:
+            continue
         full = 1e6 / _median(record, "cluster", cost["load"], "server_us")
         rows.append((cost["load"], *(f"{round(nodes * full, -3):,.0f}" for nodes in _NODES)))
     heads = (
@@ -101,6 +131,25 @@ def _capacity(record: Mapping[str, Any]) -> Table:
         *(f"{nodes} nodes" if nodes > 1 else "1 node" for nodes in _NODES),
     )
     return Table("capacity", "What fills the nodes", heads, tuple(rows))
+
+
+def _held(record: Mapping[str, Any]) -> Table:
+    rows = []
+    for alone, cluster in zip(record["held"]["alone"], record["held"]["cluster"], strict=True):
+        count = alone["documents"]
+        connections = alone["connections"], cluster["connections"]
+        thousand = _PROCESSES * alone["connections"], _PROCESSES * cluster["connections"] // PRIMARIES
+        rows.append(
+            (f"{count:,} document{'s' * (count > 1)}", *(f"{number:,}" for number in connections + thousand))
+        )
+    heads = (
+        "a process with one thread updates, in turn",
+        "its connections, 1 node",
+        f"{PRIMARIES} primaries",
+        f"{_PROCESSES:,} processes: on 1 node",
+        f"on each of {PRIMARIES} primaries",
+    )
+    return Table("held", "Connections", heads, tuple(rows))
 
 
 def _weights(record: Mapping[str, Any]) -> Table:

@@ -107,7 +107,7 @@ def simulate(world: World, *, seed: int) -> Outcome:
         node = process.document % world.nodes
         served = max(arrived, free[node]) + world.serving
         free[node] = served
-        busy[node] += world.serving
+        busy[node] += max(0.0, min(world.serving, served - started))  # nodes with short queues lag behind
         back = served + world.round_trip / 2
         version = versions[process.document]
         if process.seen == version:

@@ -88,6 +88,19 @@ def test_a_single_connection_serves_all_nodes(kind: str, cluster: Cluster) -> No
 
 
 @both_twins
+@pytest.mark.parametrize(("documents", "most"), [(1, 1), (3, 3), (10, 8 + 3), (100, 3)])
+def test_one_caller_holds_a_connection_for_each_document_that_it_repeats_and_else_one_for_each_primary(
+    kind: str, cluster: Cluster, documents: int, most: int
+) -> None:
+    """What docs/scaling.md multiplies by 1,000 processes."""
+    with open_twin(kind, cluster.url) as twin:
+        for _ in range(4):
+            for number in range(documents):
+                twin.update(f"held{number}", lambda doc: doc.increment("n"))
+        assert 1 <= twin.stats.connections <= most
+
+
+@both_twins
 @pytest.mark.parametrize("at_once", [True, False])
 def test_keys_in_several_slots_are_refused_before_anything_is_sent(
     kind: str, cluster: Cluster, *, at_once: bool

@@ -29,6 +29,11 @@ def test_nodes_that_are_always_busy_set_the_rate(nodes: int) -> None:
     assert outcome.rate == pytest.approx(nodes / (2 * WORLD.serving), rel=0.05)
 
 
+def test_no_node_is_at_work_for_more_than_all_of_the_time() -> None:
+    world = replace(WORLD, nodes=6, processes=1000, documents=1_000_000, serving=50e-6, transactions=20_000)
+    assert 0.97 < simulate(world, seed=1).busiest <= 1 + 1e-9
+
+
 def test_few_processes_never_wait_for_each_other() -> None:
     one, ten = (simulate(replace(WORLD, processes=processes), seed=1) for processes in (1, 10))
     assert ten.rate == pytest.approx(10 * one.rate, rel=0.02)
