@@ -148,6 +148,24 @@ def test_a_document_read_after_an_armed_one_gets_the_time_of_now() -> None:
     assert int(wire.hashes[b"b"][b"__version__"]) == TIME
 
 
+def test_what_one_call_reads_beside_an_armed_document_is_nothing_to_later_ones() -> None:
+    wire = armed(a={"n": 1}, b={"n": 1})
+    wire.transact(add_one)
+
+    def look_further(tx: Tx) -> None:
+        tx.get("a")
+        tx.get("b")
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        wire.transact(look_further)
+    wire.transact(add_one)
+    before = len(wire.kinds())
+    assert wire.transact(read_one) == 3
+    assert wire.kinds()[before:] == ["read"]
+    assert wire.batches("read")[-1][0] == ("EXISTS", TOKEN, b"a")
+
+
 @pytest.mark.parametrize("answer", [error("EXECABORT because of: OOM x"), [error("OOM"), 1]])
 def test_an_exec_that_failed_arms_nothing(answer: object) -> None:
     wire = armed()
