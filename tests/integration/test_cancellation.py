@@ -429,3 +429,33 @@ async def fired(rule: Rule) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     await asyncio.to_thread(eventually, condition)
+
+
+def test_a_function_that_runs_again_does_so_in_the_caller_s_task_and_can_be_cancelled(
+    valkey9: ServerHandle,
+) -> None:
+    """A conflict that shows while the function reads takes the attempt out of it, as an interruption would."""
+
+    async def main() -> None:
+        async with AsyncStore(valkey9.url) as store, AsyncStore(valkey9.url) as other:
+            waits, tasks = asyncio.Event(), set()
+
+            async def work(tx: AsyncTx) -> None:
+                tasks.add(asyncio.current_task())
+                doc = await tx.get("a")
+                if tx.attempt == 1:
+                    await asyncio.create_task(other.put("a", {"n": 1}))
+                await tx.get("b")
+                doc["done"] = True
+                waits.set()
+                await asyncio.sleep(2)
+
+            task = asyncio.create_task(store.run(work))
+            await waits.wait()
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled(), "its cancellation got lost"
+            assert tasks == {task}
+            assert await store.get("a") == {"n": 1}
+
+    asyncio.run(main())

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 _BUFFER: Final = 65536
 _CLOSED: Final = "the server closed the connection"
+_INTERRUPTIONS: Final = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
+"""Not every `BaseException`: the engine has one of its own, after which a call goes on in its task as before."""
 _abandoned: Final[list[object]] = []
 """What a forked child inherited of the parent's event loop. Kept, because finalizers would talk to the peer."""
 
@@ -310,4 +312,4 @@ async def _outcome(work: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException |
 
 def _interrupts(error: BaseException) -> bool:
     """Whether an error is an interruption, or a batch that was cut short by one."""
-    return not isinstance(error, Exception) or (isinstance(error, Lost) and error.interruption is not None)
+    return isinstance(error.interruption if isinstance(error, Lost) else error, _INTERRUPTIONS)
