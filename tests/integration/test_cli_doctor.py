@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from support.cluster import start_cluster
 from support.commands import printed, refused, run
 from support.diagnosis import ALL, BROKEN, CONDITIONAL, HOLDS, broken, standing, verdicts
 from support.poolers import Pooler
@@ -372,6 +373,41 @@ def test_p6_is_broken_where_slots_are_served_by_nobody(start_server: StartServer
     found = verdicts(f"redis+cluster://127.0.0.1:{server.port}")
     assert broken(found) == {"P6"}
     assert "383 of the cluster's slots" in found["P6"]["reason"]
+
+
+@pytest.mark.parametrize(("coverage", "expected"), [("no", {"P6"}), ("yes", ALL)])
+def test_p6_is_broken_where_a_node_of_the_cluster_is_gone_and_the_others_are_asked(
+    coverage: str, expected: set[str]
+) -> None:
+    with start_cluster(replicas=False, cluster_require_full_coverage=coverage) as cluster:
+        gone, *others = reversed(cluster.nodes)
+        cluster.kill(gone)
+        states = {"yes": "fail", "no": "ok"}
+        eventually(lambda: all(cluster_state(cluster, node) == states[coverage] for node in others))
+        eventually(lambda: all(failed_slots(cluster, node) > 0 for node in others))
+        found = verdicts(cluster.url)
+        told = json.loads(run("doctor", cluster.url, "--json").stdout)
+        shown = run("doctor", cluster.url).stdout
+    address = f"127.0.0.1:{gone.port}"
+    assert broken(found) == expected
+    assert told["silent"] == {address: "Connection refused"}
+    assert len(told["nodes"]) == len(others)
+    assert f"{address}: can't be reached: Connection refused\n" in shown
+    reason, remedy = found["P6"]["reason"], found["P6"]["remedy"]
+    assert (f"{address} can't be reached (Connection refused)" in reason, "replica" in remedy) == (True, True)
+    if coverage == "yes":
+        assert ("CLUSTERDOWN" in found["P1"]["reason"], "failed nodes" in found["P1"]["remedy"]) == (
+            True,
+            True,
+        )
+
+
+def cluster_state(cluster: Cluster, node: ServerHandle) -> str:
+    return str(cluster.info(node)["cluster_state"])
+
+
+def failed_slots(cluster: Cluster, node: ServerHandle) -> int:
+    return int(cluster.info(node)["cluster_slots_fail"])
 
 
 # P8 what can't be promised is said

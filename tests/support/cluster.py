@@ -71,7 +71,7 @@ class Cluster:
         return _until(lambda: self._owner(slot), f"slot {slot} has one owner")
 
     def _epoch(self, node: ServerHandle) -> str:
-        return str(self._info(node)["cluster_current_epoch"])
+        return str(self.info(node)["cluster_current_epoch"])
 
     def _owner(self, slot: int) -> ServerHandle | None:
         ports = set()
@@ -190,12 +190,13 @@ class Cluster:
         known = self.ask(node, "CLUSTER SLOTS")
         role = self.ask(node, "ROLE")
         return (
-            self._info(node)["cluster_state"] == "ok"
+            self.info(node)["cluster_state"] == "ok"
             and len({part[1] for entry in known for part in entry[2:]}) == len(self.nodes)
             and (role[0] == "master" or role[3] == "connected")
         )
 
-    def _info(self, node: ServerHandle) -> dict[str, str]:
+    def info(self, node: ServerHandle) -> dict[str, str]:
+        """What a node tells of the state of the cluster."""
         state = self.ask(node, "CLUSTER INFO")
         return dict(line.split(":", 1) for line in state.split()) if isinstance(state, str) else state
 

@@ -258,3 +258,10 @@ def test_a_promise_stands_as_it_does_on_the_worst_node_and_the_node_is_named() -
     assert found["P2"].reason.startswith("h:2: 5 keys have been evicted")
     assert "h:1" not in found["P2"].reason
     assert "h:" not in found["P1"].reason
+
+
+def test_a_node_that_is_gone_breaks_progress_and_nothing_else() -> None:
+    nodes = [replace(GOOD, address="h:1", cluster=True, named_as="cluster")]
+    found = {verdict.promise: verdict for verdict in judge_all(nodes, None, {"h:2": "Connection refused"})}
+    assert {promise for promise, verdict in found.items() if verdict.breach} == {"P6"}
+    assert "h:2 can't be reached (Connection refused)" in found["P6"].reason

@@ -15,7 +15,7 @@ from txstate._target import target_of
 from txstate.cli._facts import Facts, Sentinels
 from txstate.cli._judge import judge_all
 from txstate.cli._options import AsJson, Namespace, Url, prefix, print_json, target
-from txstate.cli._probe import gather
+from txstate.cli._probe import Gathered, gather
 from txstate.cli._standing import Standing, Verdict
 from txstate.cli._trial import Trial
 
@@ -48,28 +48,32 @@ def doctor(
     if folder is not None and not Path(folder).exists():
         raise UsageError(f"there is no folder {folder!r}; an address has a scheme: redis://host:6379/0")
     with Store(named) as store:
-        nodes, sentinels = gather(store.url, prefix(context, namespace))
-    verdicts = judge_all(nodes, sentinels)
+        gathered = gather(store.url, prefix(context, namespace))
+    nodes, silent, sentinels = gathered
+    verdicts = judge_all(nodes, sentinels, silent)
     if as_json:
         told = [asdict(facts) for facts in nodes]
         print_json(
             {
                 "facts": told[0],
                 "nodes": told,
+                "silent": silent,
                 "sentinels": None if sentinels is None else asdict(sentinels),
                 "verdicts": [asdict(verdict) for verdict in verdicts],
             }
         )
     else:
-        _show(Console(highlight=False), nodes, sentinels, verdicts)
+        _show(Console(highlight=False), gathered, verdicts)
     raise typer.Exit(any(verdict.breach for verdict in verdicts))
 
 
-def _show(console: Console, nodes: list[Facts], sentinels: Sentinels | None, verdicts: list[Verdict]) -> None:
+def _show(console: Console, gathered: Gathered, verdicts: list[Verdict]) -> None:
     plain = not console.is_terminal
-    if sentinels is not None:
-        console.print(_around(sentinels), soft_wrap=plain, markup=False)
-    for facts in nodes:
+    if gathered.sentinels is not None:
+        console.print(_around(gathered.sentinels), soft_wrap=plain, markup=False)
+    for address, why in gathered.silent.items():
+        console.print(f"{address}: can't be reached: {why}", soft_wrap=plain, markup=False)
+    for facts in gathered.nodes:
         for line in _summary(facts):
             console.print(line, soft_wrap=plain, markup=False)
     told = ""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from txstate.cli._standing import Standing, Verdict
 from txstate.cli._survival import failover, survival
-from txstate.cli._verdicts import promises
+from txstate.cli._verdicts import promises, without
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from txstate.cli._facts import Facts, Sentinels
+
+_NOBODY: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def judge(facts: Facts, sentinels: Sentinels | None = None) -> list[Verdict]:
@@ -20,12 +23,22 @@ def judge(facts: Facts, sentinels: Sentinels | None = None) -> list[Verdict]:
     return [*promises(facts), *survival(facts, sentinels)]
 
 
-def judge_all(nodes: Sequence[Facts], sentinels: Sentinels | None) -> list[Verdict]:
-    """Judge for several nodes: a promise stands as it does on the worst of them."""
+def judge_all(
+    nodes: Sequence[Facts], sentinels: Sentinels | None, silent: Mapping[str, str] = _NOBODY
+) -> list[Verdict]:
+    """Judge for several nodes: a promise stands as it does on the worst of them.
+
+    Args:
+        nodes: what they told.
+        sentinels: around the only one.
+        silent: nodes that could not be asked, and why.
+    """
     judged = [(node.address, judge(node, sentinels)) for node in nodes]
     found = [
         _worst([(address, verdicts[at]) for address, verdicts in judged]) for at in range(len(judged[0][1]))
     ]
+    if silent:
+        found = [without(silent, verdict) if verdict.promise == "P6" else verdict for verdict in found]
     return found if sentinels is None else [*found, failover(sentinels)]
 
 

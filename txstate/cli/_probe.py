@@ -12,11 +12,12 @@ import statistics
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import redis
 
 from txstate import ServerRefused, StoreUnavailable
+from txstate._drivers.source import reason_of
 from txstate._engine.session import client_flags, role_of
 from txstate._engine.settings import RESERVED
 from txstate._engine.slots import SLOTS, tag_for
@@ -43,7 +44,21 @@ _TTL_MS: Final = 10_000
 _VOLATILE: Final = ("subexpiry", "keys_with_volatile_items")
 
 
-def gather(url: str, namespace: str) -> tuple[list[Facts], Sentinels | None]:
+class Gathered(NamedTuple):
+    """What was told.
+
+    Attributes:
+        nodes: by the server, or by each primary of a cluster that could be asked.
+        silent: the other primaries, and why they could not be asked.
+        sentinels: by the sentinels, if it is for them to say who the server is.
+    """
+
+    nodes: list[Facts]
+    silent: dict[str, str]
+    sentinels: Sentinels | None
+
+
+def gather(url: str, namespace: str) -> Gathered:
     """Ask the server, or each primary of a cluster, or the sentinels and whom they name.
 
     Args:
@@ -51,11 +66,19 @@ def gather(url: str, namespace: str) -> tuple[list[Facts], Sentinels | None]:
         namespace: prefix of every key, as the application would use it.
 
     Raises:
-        StoreUnavailable: it can't be reached.
+        StoreUnavailable: nobody can be reached.
         ServerRefused: it does not let this user in.
     """
     nodes, sentinels = nodes_of(url, namespace)
-    return [_ask_node(node, namespace) for node in nodes], sentinels
+    gathered = Gathered([], {}, sentinels)
+    for node in nodes:
+        try:
+            gathered.nodes.append(_ask_node(node, namespace))
+        except StoreUnavailable as error:
+            if len(gathered.silent) == len(nodes) - 1:
+                raise
+            gathered.silent[node.address] = reason_of(cast("redis.RedisError", error.__cause__))
+    return gathered
 
 
 def _ask_node(node: Node, namespace: str) -> Facts:

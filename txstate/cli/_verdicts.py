@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from txstate.cli._standing import Condition, Finding, Standing, Verdict, under
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from txstate.cli._facts import Facts
 
@@ -30,11 +31,13 @@ _READ: Final = ("HGETALL", "HMGET", "EXISTS", "TIME")
 _NEEDED: Final = (*_TRANSACTION, *_TOKEN, *_WRITE, *_READ)
 _CLOCK_OFF: Final = 5.0
 """Seconds between two clocks that are worth telling."""
+_FAILED_NODES: Final = "bring the failed nodes back, or give their slots to others (see CLUSTER SLOTS)"
 _REMEDIES: Final = {
     "OOM": "CONFIG SET maxmemory to more, or remove data",
     "MISCONF": "mend what keeps the server from saving (see its log)",
     "NOREPLICAS": "bring the replicas back, or lower min-replicas-to-write",
     "READONLY": "give the address of the primary",
+    "CLUSTERDOWN": _FAILED_NODES,
 }
 
 
@@ -50,6 +53,16 @@ def promises(facts: Facts) -> list[Verdict]:
         _verdict("P7", _blocked(facts, _TRANSACTION) or _other_writers(facts)),
         _verdict("P8", (Standing.HOLDS, " ".join(_said(facts)), "")),
     ]
+
+
+def without(silent: Mapping[str, str], progress: Verdict) -> Verdict:
+    """The verdict on progress where nodes that serve slots can't be asked, and why."""
+    gone = ", ".join(f"{address} can't be reached ({why})" for address, why in silent.items())
+    reason = f"{gone}: transactions on the keys that it serves end in StoreUnavailable"
+    if progress.standing is Standing.BROKEN:
+        reason = f"{reason}; {progress.reason}"
+    remedy = "bring it back, or have a replica take over: CLUSTER FAILOVER TAKEOVER, sent to that"
+    return replace(progress, standing=Standing.BROKEN, reason=reason, remedy=remedy)
 
 
 def _verdict(promise: str, finding: Finding) -> Verdict:
@@ -294,7 +307,7 @@ def _progress(facts: Facts) -> Finding:
                 f"{facts.slots_unserved:,} of the cluster's slots are served by no node: transactions on their keys end in "
                 "StoreUnavailable"
             ),
-            "bring the failed nodes back, or give their slots to others (see CLUSTER SLOTS)",
+            _FAILED_NODES,
         )
     return (
         Standing.HOLDS,
