@@ -109,12 +109,18 @@ class Connect(NamedTuple):
 
 
 class Send(NamedTuple):
-    """Send a pipeline of commands, and read a reply for each. Fails with `Lost`."""
+    """Send a pipeline of commands, and read a reply for each. Fails with `Lost`.
+
+    The first one may block on the server, for `patience` seconds at most. A server that has nothing else to do notices
+    the end of that late, by up to 100 ms (the pace of its timer): if no reply has come by then, the driver sends it
+    something more to do.
+    """
 
     channel: Channel
     head: Sequence[Command]
     timeout: float
     tail: Constant = NOTHING
+    patience: float = 0.0
 
     @property
     def commands(self) -> Sequence[Command]:

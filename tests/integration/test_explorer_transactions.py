@@ -22,6 +22,7 @@ from support.counting import (
 )
 from support.evidence import EXPLORED, Explored
 
+from txstate._engine import session
 from txstate.testing import FAULTS, explore
 
 if TYPE_CHECKING:
@@ -150,6 +151,26 @@ def test_any_single_fault_leaves_repeated_transactions_applied_exactly_once(
     )
     assert min(report.fired.values()) > 0
     assert min(report.reached[name] for name in ("armed", "resolution", "late")) > 0
+
+
+def test_turns_that_are_kept_for_the_next_call_are_safe_under_any_single_fault(
+    valkey9: ServerHandle, explored: Explore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody is trusted from the first time: else it takes too many calls."""
+    monkeypatch.setattr(session, "_TRUSTED", 0)
+    noted = Noted()
+    report = explored(
+        "two times three increments that keep their turns, 2 preemptions, any single fault",
+        [repeated(noted.increment, 3)] * 2,
+        setup=noted.seed,
+        invariant=noted.each_exactly_once,
+        faults=ANY_LOSS,
+        preemptions=2,
+        limit=1000,
+        server=valkey9,
+    )
+    assert min(report.fired.values()) > 0
+    assert min(report.reached[name] for name in ("kept", "claimed", "resolution", "late")) > 0
 
 
 def test_an_armed_connection_shows_no_reader_the_past(valkey9: ServerHandle, explored: Explore) -> None:

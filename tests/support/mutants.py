@@ -124,10 +124,10 @@ def armed_snapshot_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
 def claim_trusted_for_safety(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Attempt.exchange
 
-    def exchange(attempt: Attempt, commands: Sequence[Command], *rest: Any) -> Steps[list[Any]]:
+    def exchange(attempt: Attempt, commands: Sequence[Command], *rest: Any, **more: Any) -> Steps[list[Any]]:
         if not commands or commands[0] != ("MULTI",) or not attempt.read_set.turn.held:
-            return (yield from real(attempt, commands, *rest))
-        replies = yield from real(attempt, [("UNWATCH",), *commands], *rest)
+            return (yield from real(attempt, commands, *rest, **more))
+        replies = yield from real(attempt, [("UNWATCH",), *commands], *rest, **more)
         return replies[1:]
 
     monkeypatch.setattr(Attempt, "exchange", exchange)
@@ -374,12 +374,12 @@ def absent_token_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
 def silent_reconnect(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Channel.exchange
 
-    def exchange(channel: Channel, commands: Sequence[Command], timeout: float) -> list[object]:
+    def exchange(channel: Channel, commands: Sequence[Command], timeout: float, *rest: Any) -> list[object]:
         if channel.link is None:
             session = channel.session
             channel.connect(timeout)
             channel.session = session
-        return real(channel, commands, timeout)
+        return real(channel, commands, timeout, *rest)
 
     monkeypatch.setattr(Channel, "exchange", exchange)
     _sends_again(monkeypatch, lambda lost: not lost.replies)

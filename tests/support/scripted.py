@@ -314,6 +314,9 @@ class Wire:
     def _do_pttl(self, name: bytes) -> int:
         return -1 if name in self.hashes else -2
 
+    def _do_bzpopmin(self, _name: bytes, seconds: bytes) -> None:
+        self.now += float(seconds)
+
     def _do_time(self) -> list[bytes]:
         seconds, micros = divmod(TIME, 1_000_000)
         return [b"%d" % seconds, b"%d" % micros]
@@ -357,6 +360,8 @@ def kind_of(commands: Sequence[Command]) -> str:
         return "commit"
     if "WATCH" in names or "CLIENT" in names:
         return "read"
+    if "BZPOPMIN" in names:
+        return "line"
     kinds = {"EXPIRE": "ask", "SET": "fence", "TYPE": "type"}
     return kinds.get(names[0], "plain")
 

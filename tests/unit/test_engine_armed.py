@@ -115,7 +115,8 @@ def test_what_the_next_one_could_not_rely_on_arms_nothing(tail: dict[str, object
     wire = armed()
     wire.next("commit", tail)
     assert [wire.transact(add_one) for _ in range(2)] == [2, 3]
-    assert wire.kinds() == ["read", "commit", "read", "commit"]
+    kinds = [kind for kind in wire.kinds() if kind != "line"]  # where who has met a claim waits
+    assert kinds == ["read", "commit", "read", "commit"]
 
 
 def test_a_document_that_others_made_gets_a_version_that_never_was() -> None:
@@ -360,10 +361,10 @@ def claims_of(wire: Wire) -> list[list[Command]]:
 
 
 def waits_of(wire: Wire) -> list[bytes]:
-    """The lines in which it stood."""
+    """The lines and doors at which it waited."""
     return [
         bytes(command[1])  # type: ignore[arg-type]  # a key's name is bytes
-        for batch in wire.batches("read")
+        for batch in wire.batches()
         for command in batch
         if command[0] == "BZPOPMIN"
     ]
@@ -410,6 +411,7 @@ def test_several_keys_are_claimed_in_their_order() -> None:
 
 def test_who_sees_another_s_claim_gives_way_a_bounded_number_of_times() -> None:
     wire = contended(0)
+    wire.settings = replace(wire.settings, patience=10)
     wire.strings[b"__txstate__:claim:a"] = b"another"
     runs: list[int] = []
 
@@ -418,8 +420,10 @@ def test_who_sees_another_s_claim_gives_way_a_bounded_number_of_times() -> None:
         return add_one(tx)
 
     assert wire.transact(counted) == 2
-    assert len(waits_of(wire)) == wire.settings.patience
-    assert len(wire.slept()) == wire.settings.patience - 1, "who waited in vain waits a moment on its side"
+    waits = waits_of(wire)
+    assert waits[:4] == [b"__txstate__:line:a", *[b"__txstate__:door:a"] * 2, b"__txstate__:line:a"]
+    assert waits.count(b"__txstate__:door:a") == wire.settings.patience == 10
+    assert wire.slept() == [], "who waits on the server has no need to sleep"
     assert set(runs) == {1}, "giving way is no attempt"
     assert wire.strings[b"__txstate__:claim:a"] == b"another"
     assert wire.settings.counters.stats().conflicts == 0
@@ -430,8 +434,27 @@ def test_who_gives_way_gives_up_its_turn_only_until_the_claim_is_gone() -> None:
     wire = contended(0)
     wire.next("read", {"MGET": [b"another"]})
     assert wire.transact(add_one) == 2
-    assert waits_of(wire) == [b"__txstate__:line:a"]
+    assert waits_of(wire) == [b"__txstate__:line:a", b"__txstate__:door:a"]
     assert wire.slept() == []
+
+
+def test_who_may_not_wait_on_the_server_sleeps() -> None:
+    wire = contended(0)
+    wire.strings[b"__txstate__:claim:a"] = b"another"
+    refused: dict[str, object] = {"BZPOPMIN": error("NOPERM no")}
+    for kind in ("line", "read"):
+        wire.next(kind, {}, *[refused] * 50)
+    wire.settings = replace(wire.settings, patience=5)
+    assert wire.transact(add_one) == 2
+    assert len(wire.slept()) == 4, "but for the first time: then it did not know"
+
+
+def test_nobody_gives_way_for_more_than_half_of_its_time() -> None:
+    wire = contended(0)
+    wire.strings[b"__txstate__:claim:a"] = b"another 600"
+    wire.settings = replace(wire.settings, patience=1000)
+    assert wire.transact(add_one) == 2
+    assert 5.0 <= wire.now < 6.0
 
 
 def test_claims_that_are_refused_do_not_matter() -> None:
@@ -450,7 +473,7 @@ def test_a_claim_does_not_replace_the_watch() -> None:
 
 def test_a_refusal_of_the_commit_is_final_with_a_claim_too() -> None:
     wire = contended(2)
-    wire.next("commit", [b"OK", QUEUED, QUEUED, QUEUED, error("EXECABORT because of: OOM x"), 1, 1])
+    wire.next("commit", [b"OK", QUEUED, QUEUED, QUEUED, error("EXECABORT because of: OOM x"), *[1] * 4])
     with pytest.raises(ServerRefused):
         wire.transact(add_one)
     wire.assert_settled()

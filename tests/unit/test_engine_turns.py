@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from txstate._engine import claims
-from txstate._engine.claims import Claim, Line, Turn, awaited, wake
+from txstate._engine.claims import Claim, Line, Turn, awaited, call_next, keep, open_door
 from txstate._engine.session import Session
 from txstate._engine.settings import Settings
 
@@ -41,50 +41,73 @@ def test_own_claims_are_told_from_those_of_others() -> None:
     assert turn.others == {"c": 0.05, "d": 0.1}
 
 
+def waiting(*values: bytes | None, line: Line | None = None) -> Turn:
+    turn = Turn(CLAIM, line)
+    turn.see(sorted("abcd"[: len(values)]), values)
+    return turn
+
+
 def test_who_waits_keeps_earlier_claims_only_so_that_no_two_wait_for_each_other() -> None:
-    turn = Turn(CLAIM)
-    turn.see(["a", "b", "c"], [CLAIM.value, b"you 50", CLAIM.value])
-    assert turn.queue(0.0, 1.0) == Line("b", 0.05 + 0.005, ("c",))
-    turn.line = turn.queue(0.0, 1.0)
-    names = [command[:2] for command in turn.waiting(SETTINGS, None)]
-    assert names == [
-        ("DEL", b"__txstate__:claim:c"),
-        ("ZADD", b"__txstate__:line:c"),
-        ("PEXPIRE", b"__txstate__:line:c"),
-        ("BZPOPMIN", b"__txstate__:line:b"),
-    ]
+    line = waiting(CLAIM.value, b"you 50", CLAIM.value).queue(SETTINGS, 0.0, 1.0)
+    assert (line.key, line.left) == ("b", ("c",))
 
 
 @pytest.mark.parametrize(
-    ("waited", "longest", "seconds"), [(0.0, 1.0, 0.055), (0.2, 1.0, 0.4), (0.2, 0.1, 0.1), (0.2, 0.0, 0.001)]
+    ("waited", "longest", "seconds"), [(0.0, 1.0, 0.25), (0.2, 1.0, 0.6), (0.2, 0.1, 0.1), (0.2, 0.0, 0.001)]
 )
-def test_a_wait_outlasts_the_lease_and_the_line_but_not_the_deadline(
+def test_a_wait_in_line_outlasts_it_but_not_the_deadline(
     waited: float, longest: float, seconds: float
 ) -> None:
-    turn = Turn(CLAIM)
-    turn.see(["a"], [b"you 50"])
-    assert turn.queue(waited, longest).seconds == pytest.approx(seconds), "0 would be forever"
+    line = waiting(b"you 50").queue(SETTINGS, waited, longest)
+    assert line.seconds == pytest.approx(seconds), "0 would be forever"
+    assert line.door == pytest.approx(min(0.015, max(longest, 0.001)))
 
 
-def test_a_turn_goes_on_for_some_commits_of_who_comes_back_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "BURST", 8)
-    trusted = prompt(8)
-    assert [held(commits=number).lasts(trusted, 0.001) for number in (0, 6, 7)] == [True, True, False]
-    assert not held().lasts(prompt(7), 0.001), "who is not known to come back makes others wait"
+def test_who_was_at_the_door_in_vain_stays_there_once_for_as_long_as_the_claim_lasts() -> None:
+    first = waiting(b"you 50").queue(SETTINGS, 0.0, 1.0)
+    again = waiting(b"you 50", line=first).queue(SETTINGS, 0.0, 1.0)
+    assert again.seconds == 0.0
+    assert again.door == pytest.approx(0.055)
+    assert waiting(b"you 50", line=again).queue(SETTINGS, 0.0, 1.0) == first
+    elsewhere = waiting(None, b"you 50", line=first).queue(SETTINGS, 0.0, 1.0)
+    assert elsewhere.seconds == pytest.approx(0.25), "another document, another line"
+
+
+def test_a_turn_goes_on_for_some_commits_of_who_comes_back_at_once() -> None:
+    trusted, last = prompt(4), claims.BURST - 1
+    assert [held(commits=number).lasts(trusted, 0.001) for number in (0, last - 1, last)] == [
+        True,
+        True,
+        False,
+    ]
+    assert not held().lasts(prompt(3), 0.001), "who is not known to come back makes others wait"
     assert not held().lasts(trusted, 0.011), "half of the lease has gone"
 
 
-def test_trust_costs_more_after_each_time_that_it_was_a_mistake() -> None:
+def test_a_turn_is_kept_for_a_moment_whoever_has_the_claim() -> None:
+    assert keep(SETTINGS, CLAIM, ["b", "a"], None) == [
+        ("SET", b"__txstate__:claim:a", b"me 10", "PX", b"10"),
+        ("SET", b"__txstate__:claim:b", b"me 10", "PX", b"10"),
+    ]
+
+
+def test_trust_is_lost_bit_by_bit_and_costs_more_after_each_time_that_it_was_a_mistake() -> None:
     session = prompt(8)
     session.called(session.finished + 0.005, late=0.01)
-    assert (session.prompt, session.trusted) == (0, 8), "slow, but nobody was kept waiting for long"
+    assert (session.prompt, session.trusted) == (2, 4), "slow, but nobody was kept waiting for long"
     session.called(session.finished + 0.02, late=0.01)
-    assert (session.prompt, session.trusted) == (0, 32)
+    assert (session.prompt, session.trusted) == (1, 16)
     for _ in range(20):
         session.called(session.finished + 1, late=0.01)
-    assert session.trusted == 8192
+    assert (session.prompt, session.trusted) == (0, 8192)
 
 
 def test_a_commit_learns_who_was_waiting() -> None:
-    assert [command[0] for command in wake(SETTINGS, ["a", "b"], None)] == ["ZADD", "PEXPIRE"] * 2
+    for wake, where in ((open_door, b"door"), (call_next, b"line")):
+        commands = wake(SETTINGS, ["a", "b"], None)
+        assert [command[:2] for command in commands] == [
+            (verb, b"__txstate__:%b:%b" % (where, key))
+            for key in (b"a", b"b")
+            for verb in ("ZADD", "PEXPIRE")
+        ]
     assert awaited(["a", "b"], [1, 0, 1, 1]) == ["a"], "what nobody took lies there for a while"

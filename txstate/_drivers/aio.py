@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
-from txstate._drivers.wire import Replies, pack
+from txstate._drivers.wire import LATE, NUDGE, Replies, pack
 from txstate._effects import LARGE, NOTHING, Acquire, Call, Connect, Exhausted, Lost, Park, Send, Unreachable
 from txstate.errors import UsageError
 
@@ -74,15 +74,16 @@ class AsyncChannel(Place):
         self._reader, self.writer = connection._reader, connection._writer  # noqa: SLF001 - shown nowhere else
 
     async def exchange(
-        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING
+        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: float = 0.0
     ) -> list[object]:
-        """Send a batch and read its replies."""
+        """Send a batch and read its replies. See `Send`."""
         replies: list[object] = []
         # Bound here: a read that its attempt left behind must not meet the next connection of this place.
         reader, writer, incoming = self._reader, self.writer, self._replies
         if reader is None or writer is None or writer.is_closing():
             raise Lost(replies, sent=False, cause=ConnectionError("there is no connection"))
         sent, received, complete = False, 0, False
+        wanted, chunk = len(commands) + len(tail), b""
         # Not `asyncio.timeout`, which costs several times as much: who is late is dropped anyway, its stream included.
         limit = asyncio.get_running_loop().call_later(timeout, _end, reader)
         try:
@@ -93,12 +94,19 @@ class AsyncChannel(Place):
                 async with asyncio.timeout(timeout):
                     for piece in more:
                         await _write_slowly(writer, piece)
+            if patience > 0.0:
+                chunk = await _comes_in_time(reader, patience)
+                if not chunk:
+                    writer.write(NUDGE)
+                    wanted += 1
             while not complete:
-                chunk = await reader.read(_BUFFER)
+                chunk = chunk or await reader.read(_BUFFER)
                 if not chunk:
                     raise ConnectionError(_CLOSED)
                 received += len(chunk)
-                complete = incoming.take(chunk, len(chunk), replies, len(commands) + len(tail))
+                complete = incoming.take(chunk, len(chunk), replies, wanted)
+                chunk = b""
+            del replies[len(commands) + len(tail) :]
             if received >= LARGE:
                 incoming.shrink()
         except BaseException as error:
@@ -171,8 +179,10 @@ class AsyncDriver:
             try:
                 try:
                     if isinstance(effect, Send):  # here, as most of them are, and a coroutine costs
-                        channel, commands, timeout, tail = effect
-                        argument = await cast("AsyncChannel", channel).exchange(commands, timeout, tail)
+                        channel, commands, timeout, tail, patience = effect
+                        argument = await cast("AsyncChannel", channel).exchange(
+                            commands, timeout, tail, patience
+                        )
                     else:
                         argument = await self._perform(effect)
                 except BaseException as error:  # noqa: BLE001 - the engine decides about every one of them
@@ -292,6 +302,15 @@ class AsyncDriver:
 def _end(reader: asyncio.StreamReader) -> None:
     """Whoever waits for more than has come waits in vain."""
     reader.set_exception(TimeoutError("no complete reply in time"))
+
+
+async def _comes_in_time(reader: asyncio.StreamReader, patience: float) -> bytes:
+    """What is received before the time of a command that blocks is up; empty: nothing, or the end of the stream."""
+    try:
+        async with asyncio.timeout(patience + LATE):
+            return await reader.read(_BUFFER)
+    except TimeoutError:
+        return b""
 
 
 async def _write_slowly(writer: asyncio.StreamWriter, piece: bytes) -> None:

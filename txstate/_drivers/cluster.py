@@ -113,12 +113,14 @@ class SyncClusterChannel(_Routed, SyncChannel):
         super().__init__(driver)
         self.topology = driver.topology
 
-    def exchange(self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING) -> list[object]:
+    def exchange(
+        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: float = 0.0
+    ) -> list[object]:
         """Send a batch and read its replies."""
         if self.asking:
             commands, tail = with_asking([*commands, *tail]), NOTHING
         try:
-            return self.learn(commands, super().exchange(commands, timeout, tail))
+            return self.learn(commands, super().exchange(commands, timeout, tail, patience))
         except Lost as lost:
             self.learn(commands, lost.replies, lost)
             raise
@@ -179,13 +181,13 @@ class AsyncClusterChannel(_Routed, AsyncChannel):
         self.topology = driver.topology
 
     async def exchange(
-        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING
+        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: float = 0.0
     ) -> list[object]:
         """Send a batch and read its replies."""
         if self.asking:
             commands, tail = with_asking([*commands, *tail]), NOTHING
         try:
-            return self.learn(commands, await super().exchange(commands, timeout, tail))
+            return self.learn(commands, await super().exchange(commands, timeout, tail, patience))
         except Lost as lost:
             self.learn(commands, lost.replies, lost)
             raise

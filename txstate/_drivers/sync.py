@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
-from txstate._drivers.wire import Replies, pack
+from txstate._drivers.wire import LATE, NUDGE, Replies, pack
 from txstate._effects import LARGE, NOTHING, Acquire, Call, Connect, Exhausted, Lost, Park, Send, Unreachable
 
 if TYPE_CHECKING:
@@ -85,8 +85,10 @@ class SyncChannel(Place):
         self._tls = isinstance(sock, ssl.SSLSocket)
         self._socket = sock
 
-    def exchange(self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING) -> list[object]:
-        """Send a batch and read its replies."""
+    def exchange(
+        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: float = 0.0
+    ) -> list[object]:
+        """Send a batch and read its replies. See `Send`."""
         replies: list[object] = []
         # Bound here: a read that its attempt left behind must not meet the next connection of this place.
         sock, incoming = self._socket, self._replies
@@ -104,16 +106,27 @@ class SyncChannel(Place):
                 _send_rest(sock, memoryview(data)[length:], more)
             wanted = len(commands) + len(tail)
             until = time.monotonic() + timeout
+            nudged = patience > 0.0 and self._nudge(sock, patience)
+            wanted += nudged
             length = sock.recv_into(incoming.buffer)
             if length == 0:
                 raise ConnectionError(_CLOSED)
             if not incoming.take(incoming.buffer, length, replies, wanted):
                 _receive_rest(sock, incoming, replies, wanted, until)
+            if nudged:
+                replies.pop()
         except Exception as error:
             raise Lost(replies, sent=sent, cause=error) from error
         except BaseException as interruption:
             raise Lost(replies, sent=True, cause=interruption) from interruption
         return replies
+
+    def _nudge(self, sock: socket.socket, patience: float) -> bool:
+        """Whether the server had to be told that the time of a command which blocks is up."""
+        if self._arrivals.poll(1000 * (patience + LATE)):
+            return False
+        sock.sendall(NUDGE)
+        return True
 
     def quiet(self) -> bool:
         """Whether nothing has arrived that nobody asked for."""
@@ -183,8 +196,8 @@ class SyncDriver:
                     effect = generator.send(argument) if error is None else generator.throw(error)
                     error = None
                     if isinstance(effect, Send):  # here, as most of them are, and a call costs
-                        channel, commands, timeout, tail = effect
-                        argument = channel.exchange(commands, timeout, tail)  # type: ignore[attr-defined]  # it is one of ours
+                        channel, commands, timeout, tail, patience = effect
+                        argument = channel.exchange(commands, timeout, tail, patience)  # type: ignore[attr-defined]  # it is one of ours
                     else:
                         argument = self._perform(effect)
             except StopIteration as stop:

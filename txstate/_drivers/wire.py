@@ -18,6 +18,11 @@ _NOT_ENOUGH: Final = object()
 _BUFFER: Final = 65536
 _Push: Final = hiredis.PushNotification
 
+NUDGE: Final = b"*1\r\n$4\r\nPING\r\n"
+"""Makes a server look at the time. Its reply is one more to wait for."""
+LATE: Final = 0.001
+"""Seconds beyond the time for which a command was to block, in which it is sure to have ended."""
+
 
 _pack_command: Final[Callable[[Command], bytes]] = hiredis.pack_command  # type: ignore[assignment]  # its stub knows 1-tuples only
 

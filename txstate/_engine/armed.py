@@ -11,7 +11,7 @@ role included: a demoted primary goes on serving clean, stale reads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from txstate._codec import VERSION_FIELD
 from txstate._docs import Record
@@ -75,7 +75,10 @@ class Tail:
 
     Attributes:
         commands: what to send.
+        watches: whether keys are watched behind it.
     """
+
+    watches: ClassVar = True
 
     def __init__(
         self, settings: Settings, session: Session, signature: Hashable, wanted: Wanted, *, timed: bool

@@ -22,7 +22,7 @@ from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, 
 from txstate._engine.readset import ReadSet
 from txstate._engine.session import connect, waits_for_the_rest
 from txstate._engine.state import COMMITTED, CONDEMNED, ENDED, RUNNING, Standing
-from txstate._engine.turns import heed, may_take_over
+from txstate._engine.turns import heed, line_up, may_take_over
 from txstate.errors import UsageError, WrongType
 
 if TYPE_CHECKING:
@@ -241,14 +241,14 @@ class Attempt(Standing):
         return min(self.time_left(), self.settings.timeout)
 
     def exchange(
-        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING
+        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: float = 0.0
     ) -> Steps[list[Any]]:
         """Send a batch and read its replies; if anything goes wrong, the socket is not used again."""
         channel = self.channel
         assert channel is not None  # noqa: S101 - an invariant of the engine
         self._round_trips += 1
         try:
-            replies: list[Any] = yield Send(channel, commands, timeout, tail)
+            replies: list[Any] = yield Send(channel, commands, timeout, tail, patience)
         except BaseException:
             if self.channel is channel:
                 channel.drop()
@@ -368,6 +368,8 @@ class Attempt(Standing):
             yield from connect(self.channel, self.settings, self.remaining(), self.slot)
             if self.member is not None:
                 self.member.got_connected()
+        if not self.read_set.present and self.read_set.turn.line is not None:
+            yield from line_up(self)
         unreadable, field_ttls = yield from self._extend(reads)
         fetched = [read for read in reads if isinstance(read, DocRead) and read not in unreadable]
         if field_ttls:
@@ -397,7 +399,7 @@ class Attempt(Standing):
         """One round trip. Returns what is unreadable, and whether fields that expire are to be looked for."""
         batch = self.read_set.batch(self.session, reads, self.settings)
         self.session.watching = True
-        replies = yield from self.exchange(batch.commands, self.remaining())
+        replies = yield from self.exchange(batch.commands, self.remaining(), patience=batch.patience)
         unreadable = batch.take(replies)
         if self.read_set.turn is not NO_TURN:
             heed(self, first=batch.first)

@@ -3,12 +3,14 @@
 Optimistic commits alone starve whoever is slow, and waste the time of everybody else. So
 
 1. after a few conflicts a call claims its keys: a key beside each document says who has the turn, and expires by itself;
-2. everybody reads the claims along with the documents, and who sees another's stands in line: it blocks on the server,
-   and as soon as its turn comes it claims and reads in that same round trip;
-3. the commit of the holder gives its claims back, and right behind it wakes who has waited longest, nobody else;
-4. a holder whose calls follow each other at once keeps its turn for a few commits, each of one round trip: passing a
-   turn on costs as much as several of them, most of it for a process that has gone cold;
-5. who waits in vain for as long as a claim can last looks for itself: its holder has died, or stands still.
+2. everybody reads the claims along with the documents, and who sees another's stands in line: it blocks on the server;
+3. the first commit of a turn calls the next one of the line to the door, where it blocks again: awake by then, and the
+   only one that watches whether the holder has gone;
+4. the commit that ends a turn gives its claims back, and right behind it opens the door: who waits there claims and
+   reads in that same round trip;
+5. a holder whose calls follow each other at once keeps its turn for a few commits, each of one round trip: passing a
+   turn on costs as much as several of them. In between its claim lasts for a moment only: it may not come back;
+6. who waits in vain looks for itself: the holder has died, or stands still.
 
 So about one call is active at a time, and the order is that of arrival: the server's queue of blocked clients is the
 queue lock of Mellor-Crummey and Scott (1991), the few commits of a turn are the bounded batches of cohort locks (Dice,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 CONFLICTS_BEFORE_CLAIM: Final = 2
 WAIT: Final = "BZPOPMIN"
-BURST = 1
+BURST = 16
 """Commits of one turn, at most."""
 _LEASES: Final = 3
 _LONGEST: Final = 2.0
@@ -44,6 +46,13 @@ _SHORTEST: Final = 0.001
 """Seconds to wait at least: 0 would mean forever."""
 _LATE: Final = 0.005
 """Seconds beyond a lease in which its end is noticed."""
+_KEPT: Final = 0.5
+"""Of the shortest lease, how much a turn lasts that is kept for the next call: the system may let a process stand still
+for a few milliseconds at any time."""
+_STILL: Final = 0.25
+"""Seconds after which a line that does not move has lost who was next."""
+_QUEUES: Final = 3
+"""How much longer than last time a line may take before something is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,10 @@ class Claim:
         holder = settings.random_id().encode() if before is None else before.holder
         return cls(holder, round(1000 * max(min(_LEASES * took, _LONGEST), settings.shortest_lease)))
 
+    def kept(self, settings: Settings) -> Claim:
+        """The same between two calls: if the next one does not come at once, others may have the turn."""
+        return Claim(self.holder, round(1000 * shortest_kept(settings)))
+
     @property
     def value(self) -> bytes:
         """What is kept on the server: who has the turn, and for how long at most."""
@@ -76,12 +89,14 @@ class Line:
 
     Attributes:
         key: the document.
-        seconds: for how long: a little longer than the claim that stands in the way can last.
+        seconds: for how long in the line: longer than it ever takes, if all goes well; 0: it is at the door already.
+        door: for how long at the door: a little longer than the claim that stands in the way can last.
         left: claims to give back first: who waits holds none but on earlier keys, so that no two wait for each other.
     """
 
     key: str
     seconds: float
+    door: float
     left: tuple[str, ...] = ()
 
 
@@ -95,7 +110,7 @@ class Turn:
         held: the keys whose claim is its call's.
         since: when they were claimed, by the settings' clock.
         commits: how many commits the turn had before.
-        vain: whether it waited for nothing: nobody gave it the turn, or the server does not let it wait.
+        vain: whether the server does not let it wait.
         others: the keys whose claim is another's, and how many seconds that may last.
     """
 
@@ -109,14 +124,6 @@ class Turn:
         self.others: dict[str, float] = {}
         self.vain = False
         self.since, self.commits = 0.0, 0
-
-    def waiting(self, settings: Settings, slot: int | None) -> Iterator[Command]:
-        """What an attempt begins with that stands in line: blocks on the server until its turn has come."""
-        if self.line is not None:
-            if self.line.left:
-                yield from give_back(settings, self.line.left, slot)
-                yield from wake(settings, self.line.left, slot)
-            yield (WAIT, line_name(settings, self.line.key, slot), b"%.3f" % self.line.seconds)
 
     def claiming(self, keys: Iterable[str], names: Iterable[bytes]) -> Iterator[Command]:
         """The commands that claim, or make a claim last that the call holds already."""
@@ -160,16 +167,22 @@ class Turn:
         turn.since, turn.commits = self.since, self.commits + 1
         return turn
 
-    def queue(self, waited: float, longest: float) -> Line:
+    def queue(self, settings: Settings, waited: float, longest: float) -> Line:
         """Where to wait: for the first claim that is another's.
 
+        Whoever has been at the door in vain stays there once: for as long as the claim lasts which it found.
+
         Args:
-            waited: seconds of the last wait: the line is as long as that, so this one may be twice as long.
+            settings: the store's.
+            waited: seconds of the last wait: the line is about as long as that.
             longest: seconds that are left for it.
         """
         key, lease = min(self.others.items())
         left = tuple(held for held in self.held if held > key)
-        return Line(key, max(_SHORTEST, min(max(lease + _LATE, 2 * waited), longest)), left)
+        if self.line is not None and self.line.key == key and self.line.seconds:
+            return Line(key, 0.0, max(_SHORTEST, min(lease + _LATE, longest)), left)
+        seconds = max(_SHORTEST, min(max(_STILL, lease, _QUEUES * waited), longest))
+        return Line(key, seconds, max(_SHORTEST, min(shortest_kept(settings) + _LATE, longest)), left)
 
 
 NO_TURN: Final = Turn()
@@ -181,9 +194,9 @@ def claim_names(settings: Settings, keys: Iterable[str], slot: int | None = None
     return [settings.reserved_name("claim", slot, key).encode() for key in sorted(keys)]
 
 
-def line_name(settings: Settings, key: str, slot: int | None = None) -> bytes:
-    """Where those wait who want this document."""
-    return settings.reserved_name("line", slot, key).encode()
+def waiting_name(settings: Settings, where: str, key: str, slot: int | None = None) -> bytes:
+    """Where those wait who want this document: ``"line"``, or ``"door"``."""
+    return settings.reserved_name(where, slot, key).encode()
 
 
 def give_back(settings: Settings, keys: Sequence[str], slot: int | None) -> list[Command]:
@@ -191,17 +204,41 @@ def give_back(settings: Settings, keys: Sequence[str], slot: int | None) -> list
     return [("DEL", *claim_names(settings, keys, slot))] if keys else []
 
 
-def wake(settings: Settings, keys: Sequence[str], slot: int | None) -> list[Command]:
-    """Wake who waits longest for each of these; behind the commit.
+def shortest_kept(settings: Settings) -> float:
+    """Seconds for which a turn is kept for the next call."""
+    return _KEPT * settings.shortest_lease
 
-    There is one turn at most in a line, however often it is given. If nobody takes it, it lies there for a while for
+
+def keep(settings: Settings, claim: Claim, keys: Sequence[str], slot: int | None) -> list[Command]:
+    """Keep a turn for the next call; part of the commit. None of it can fail.
+
+    Whoever has claimed meanwhile, because this commit came late, loses by it what it would lose anyway.
+    """
+    kept = claim.kept(settings)
+    return [("SET", name, kept.value, "PX", b"%d" % kept.lease) for name in claim_names(settings, keys, slot)]
+
+
+def open_door(settings: Settings, keys: Sequence[str], slot: int | None) -> list[Command]:
+    """Let in who waits at the doors of these; behind the commit that ends the turn."""
+    return _let_one_pass(settings, "door", keys, slot)
+
+
+def call_next(settings: Settings, keys: Sequence[str], slot: int | None) -> list[Command]:
+    """Call who waits longest for each of these to its door; behind the first commit of the turn."""
+    return _let_one_pass(settings, "line", keys, slot)
+
+
+def _let_one_pass(settings: Settings, where: str, keys: Sequence[str], slot: int | None) -> list[Command]:
+    """Wake who waits there the longest.
+
+    There is one turn at most in a place, however often it is given. If nobody takes it, it lies there for a while for
     who is on the way: then PEXPIRE answers 1.
     """
     linger = b"%d" % round(1000 * settings.shortest_lease)
-    names = [line_name(settings, key, slot) for key in keys]
+    names = [waiting_name(settings, where, key, slot) for key in keys]
     return [command for name in names for command in (("ZADD", name, "0", "turn"), ("PEXPIRE", name, linger))]
 
 
 def awaited(keys: Sequence[str], replies: Sequence[object]) -> list[str]:
-    """Those of the keys that somebody was waiting for, by the replies to `wake`."""
+    """Those of the keys for which somebody was waiting, by the replies to `open_door` and `call_next`."""
     return [key for key, lingers in zip(keys, replies[1::2], strict=True) if lingers == 0]

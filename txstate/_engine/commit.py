@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from txstate._codec import decode_name
 from txstate._effects import NOTHING, Lost, Unreachable
-from txstate._engine.armed import Tail, rearm
+from txstate._engine.armed import rearm
 from txstate._engine.carried import carried
 from txstate._engine.confirm import confirmation_of
 from txstate._engine.doubt import in_doubt, settle
@@ -20,7 +20,7 @@ from txstate._engine.group import carry_others, is_carried
 from txstate._engine.guarded import guarded_verdict, guarded_write
 from txstate._engine.outcome import Committed, Conflict, Outage, Partial, Refused, failure, verdict
 from txstate._engine.resolve import Evidence
-from txstate._engine.turns import ending, follows, pass_on
+from txstate._engine.turns import follows, pass_on, with_commit
 from txstate._engine.writeset import commands_of, write_set
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _write(
     planned = _commands(attempt, session, writes, number)
     # After the commands: nothing is read ahead that they show to be large.
     tail, turn = follows(attempt, session), read_set.turn
-    planned += ending(tail)
+    planned += with_commit(attempt, session, tail)
     volatile = read_set.volatile() if read_set.reads else ()
     judge = guarded_verdict if volatile else verdict
     commands = [_MULTI, *(guarded_write(volatile, planned) if volatile else planned), _EXEC]
@@ -123,7 +123,7 @@ def _write(
         if len(replies) < size:
             return (yield from in_doubt(attempt, lost)) if lost.sent else Outage(lost)
         tail, broken = None, lost
-    session.watching = isinstance(tail, Tail)
+    session.watching = tail is not None and tail.watches
     outcome = judge(replies[:size], keys)
     settle(attempt, outcome)
     if isinstance(outcome, Partial):

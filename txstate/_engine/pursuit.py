@@ -65,7 +65,8 @@ class Pursuit:
             signature=attempt.signature,
             began=self._settings.clock(),
             turn=None if self._claim is None else Turn(self._claim, self._line, attempt.read_set.turn.held),
-            gives_way=self._gave_way < self._settings.patience,
+            gives_way=self._gave_way < self._settings.patience
+            and self._elapsed < self._settings.retry.deadline / 2,
         )
         following.member, following.apart = attempt.member if leads(attempt) else None, self._apart
         return following
@@ -163,7 +164,9 @@ class Pursuit:
         self._claim = turn.claim or Claim.suiting(self._settings)
         left = max(0.0, self.deadline - self._settings.clock())
         self._line = turn.queue(
-            attempt.waited, min(self._settings.longest_wait, self._settings.timeout / 2, left / 2)
+            self._settings,
+            attempt.waited,
+            min(self._settings.longest_wait, self._settings.timeout / 2, left / 2),
         )
         return min(pacing.giving_way(), left) if turn.vain else 0.0
 

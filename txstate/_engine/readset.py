@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from txstate._effects import ReplyError
-from txstate._engine.claims import NO_TURN, WAIT, Turn, claim_names
+from txstate._engine.claims import NO_TURN, WAIT, Turn, claim_names, waiting_name
 from txstate._engine.outcome import passing
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale
 from txstate._engine.session import (
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _MAY_FAIL: Final = ("token", "role", "keyspace", "info")
-_CLAIMS: Final = ("claim", "claims", "wait")
+_CLAIMS: Final = ("claim", "claims", "door")
 
 
 class ReadSet:
@@ -104,12 +104,13 @@ class Batch(ABC):
         self._new = {read.key: read.name for read in reads if read.key not in known.present}
         self._claimable = sorted(self._new)
         self._claims = claim_names(settings, self._new, session.slot)
+        self.patience = self._knock(settings)
         if not session.token_set and self.first:
             self._mark("token", "SET", session.token, b"%d" % session.commits, "NX", "EX", settings.token_ttl)
         if session.watching and self.first:
             self._mark("unwatch", "UNWATCH")
         if known.turn.claim is not None and not session.guest:
-            self._claim(settings)
+            self._claim()
         self._compose()
 
     @abstractmethod
@@ -140,13 +141,18 @@ class Batch(ABC):
         self._marks[name] = len(self.commands)
         self.commands.append(command)
 
-    def _claim(self, settings: Settings) -> None:
-        """Wait for the turn, and take it."""
-        turn = self.known.turn
-        if self.first:
-            for command in turn.waiting(settings, self.session.slot):
-                self._mark("wait" if command[0] == WAIT else f"claim {len(self.commands)}", *command)
-        for command in turn.claiming(self._claimable, self._claims):
+    def _knock(self, settings: Settings) -> float:
+        """Wait at the door, before anything else: who waits has nothing yet that could be lost. Returns for how long."""
+        line = self.known.turn.line
+        if line is None or not self.first or self.session.guest:
+            return 0.0
+        name = waiting_name(settings, "door", line.key, self.session.slot)
+        self._mark("door", WAIT, name, b"%.3f" % line.door)
+        return line.door
+
+    def _claim(self) -> None:
+        """Take the turn."""
+        for command in self.known.turn.claiming(self._claimable, self._claims):
             self._mark(f"claim {len(self.commands)}", *command)
 
     def _ask(self, reads: Iterable[Read]) -> None:
@@ -183,14 +189,14 @@ class Batch(ABC):
             role = role_of(replies[self._marks["role"]])
             if role is not None:
                 require_primary(role)
+        if "door" in self._marks:
+            self.known.turn.vain = isinstance(replies[self._marks["door"]], ReplyError)
         if "claims" in self._marks:
-            self._heed_claims(replies[self._marks["claims"]], replies[self._marks.get("wait", 0)])
+            self._heed_claims(replies[self._marks["claims"]])
         if "time" in self._marks:
             self.known.time = microseconds(replies[self._marks["time"]])
 
-    def _heed_claims(self, holders: object, waited: object) -> None:
-        if "wait" in self._marks:
-            self.known.turn.vain = not isinstance(waited, list)
+    def _heed_claims(self, holders: object) -> None:
         if isinstance(holders, list) and any(holders):
             if self.known.turn is NO_TURN:
                 self.known.turn = Turn()

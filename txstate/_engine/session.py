@@ -33,9 +33,9 @@ _VOLATILE_FIELDS: Final = re.compile(rb"(?:subexpiry|keys_with_volatile_items)=[
 _TOKENS: Final = 32
 """How many slots a session keeps its tokens of, at most, beside the one that it works in."""
 
-_PROMPT: Final = 0.001
+_PROMPT: Final = 0.002
 """Seconds between two calls within which the second counts as made at once."""
-_TRUSTED: Final = 8
+_TRUSTED: Final = 4
 _HARDLY: Final = 8192
 _ROLES: Final = (b"master", b"slave", b"replica", b"sentinel")
 
@@ -127,7 +127,7 @@ class Session:
             late: seconds from which on others were kept waiting by a turn that was left lying.
         """
         pause = now - self.finished
-        self.prompt = self.prompt + 1 if pause < _PROMPT else 0
+        self.prompt = self.prompt + 1 if pause < _PROMPT else min(self.prompt, self.trusted) // 2
         if pause > late:
             self.trusted = min(4 * self.trusted, _HARDLY)
 

@@ -45,7 +45,7 @@ class Settings:
         groups: which calls share attempts; None: none do.
         patience: how many times one call gives way to another's claim, at most.
         shortest_lease: seconds that a claim lasts, at least.
-        longest_wait: seconds that a call waits in line before it looks again, at most.
+        longest_wait: seconds that a call waits in line, or at the door, before it looks again, at most.
         interruptions: what is raised into a call from outside, and leaves it as itself.
         clock: monotonic seconds.
         random_id: a new, unguessable name part, from the operating system: it differs in a forked child too.
@@ -65,7 +65,7 @@ class Settings:
     groups: Groups | None = None
     patience: int = 40
     shortest_lease: float = 0.02
-    longest_wait: float = 0.1
+    longest_wait: float = 1.0
     interruptions: tuple[type[BaseException], ...] = (KeyboardInterrupt, SystemExit)
     clock: Callable[[], float] = time.monotonic
     random_id: Callable[[], str] = _random_id

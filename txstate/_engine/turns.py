@@ -6,11 +6,23 @@ What claims and lines are, and why, is told in `claims`.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from txstate._effects import Constant, Lost, TooLate
 from txstate._engine.armed import Armed, tail_behind
-from txstate._engine.claims import NO_TURN, Claim, Turn, awaited, give_back, wake
+from txstate._engine.claims import (
+    NO_TURN,
+    WAIT,
+    Claim,
+    Turn,
+    awaited,
+    call_next,
+    give_back,
+    keep,
+    open_door,
+    shortest_kept,
+    waiting_name,
+)
 from txstate._engine.outcome import GiveWay
 from txstate._engine.readset import ReadSet
 
@@ -34,21 +46,45 @@ class Handover:
         commands: what to send behind it.
     """
 
-    def __init__(
-        self, settings: Settings, session: Session, signature: Hashable, held: Sequence[str]
-    ) -> None:
+    watches: ClassVar = False
+
+    def __init__(self, settings: Settings, session: Session, signature: Hashable, turn: Turn) -> None:
         self._settings, self._session = settings, session
-        self._signature, self._held = signature, held
-        self.claims = give_back(settings, held, session.slot)
-        self.commands = Constant(wake(settings, held, session.slot))
+        self._signature = signature
+        self.claims = give_back(settings, turn.held, session.slot)
+        commands = open_door(settings, turn.held, session.slot)
+        if not turn.commits:
+            commands += call_next(settings, turn.held, session.slot)
+        self._waited_for = turn.held * (1 if turn.commits else 2)
+        self.commands = Constant(commands)
 
     def take(self, replies: Sequence[object], _turn: Turn = NO_TURN) -> None:
         """Remember who was waited for."""
         read_set, lease = ReadSet(), self._settings.shortest_lease
         read_set.turn = Turn()
-        read_set.turn.others = dict.fromkeys(awaited(self._held, replies), lease)
+        read_set.turn.others = dict.fromkeys(awaited(self._waited_for, replies), lease)
         self._session.finished = now = self._settings.clock()
         self._session.armed = Armed(self._signature, read_set, {}, None, now + lease)
+
+
+class Opening:
+    """What follows the first EXEC of a turn that goes on: calls who is next to the door, and arms the socket.
+
+    Attributes:
+        commands: what to send behind it.
+    """
+
+    watches: ClassVar = True
+
+    def __init__(self, settings: Settings, session: Session, tail: Tail, turn: Turn) -> None:
+        self._tail = tail
+        calls = call_next(settings, turn.held, session.slot)
+        self._calls = len(calls)
+        self.commands = Constant((*calls, *tail.commands))
+
+    def take(self, replies: Sequence[object], turn: Turn = NO_TURN) -> None:
+        """Arm the session."""
+        self._tail.take(replies[self._calls :], turn)
 
 
 def may_take_over(attempt: Attempt, armed: Armed, session: Session) -> bool:
@@ -58,13 +94,28 @@ def may_take_over(attempt: Attempt, armed: Armed, session: Session) -> bool:
     if not armed.until:
         return True
     settings, turn = attempt.settings, armed.read_set.turn
-    now, lease = settings.clock(), 0.0 if turn.claim is None else turn.claim.lease / 1000
-    session.called(now, late=lease / 2 if turn.held else math.inf)
+    now, kept = settings.clock(), shortest_kept(settings)
+    comes = now - session.finished
+    session.called(now, late=kept if turn.held else math.inf)
     if turn.others and now < armed.until and attempt.gives_way:
         longest = min(settings.longest_wait, attempt.remaining() / 2)
         attempt.began = now
-        attempt.read_set.turn = Turn(Claim.suiting(settings), turn.queue(session.waited, longest))
-    return bool(turn.held) and now < turn.since + lease
+        attempt.read_set.turn = Turn(Claim.suiting(settings), turn.queue(settings, session.waited, longest))
+    return bool(turn.held) and comes < kept
+
+
+def line_up(attempt: Attempt) -> Steps[None]:
+    """Wait on the server for one's place at the door, if the attempt is to stand in line."""
+    settings, session, line = attempt.settings, attempt.session, attempt.read_set.turn.line
+    if line is None or session.guest:
+        return
+    commands = _passing_on(settings, line.left, session.slot)
+    if line.seconds:
+        commands.append(
+            (WAIT, waiting_name(settings, "line", line.key, session.slot), b"%.3f" % line.seconds)
+        )
+    if commands:
+        yield from attempt.exchange(commands, attempt.remaining(), patience=line.seconds)
 
 
 def heed(attempt: Attempt, *, first: bool) -> None:
@@ -84,19 +135,27 @@ def heed(attempt: Attempt, *, first: bool) -> None:
         raise attempt.condemn(GiveWay())
 
 
-def follows(attempt: Attempt, session: Session) -> Tail | Handover | None:
+def follows(attempt: Attempt, session: Session) -> Tail | Opening | Handover | None:
     """What to send behind EXEC: what arms the socket, if that pays, or what passes the turn on, if it ends."""
-    held = attempt.read_set.turn.held
-    if not held or session.guest:  # a guest's turns are not the slot's owner's
+    turn, settings = attempt.read_set.turn, attempt.settings
+    if not turn.held or session.guest:  # a guest's turns are not the slot's owner's
         return tail_behind(attempt, session)
-    lasts = attempt.read_set.turn.lasts(session, attempt.settings.clock())
-    tail = tail_behind(attempt, session) if lasts else None
-    return tail or Handover(attempt.settings, session, attempt.signature, held)
+    tail = tail_behind(attempt, session) if turn.lasts(session, settings.clock()) else None
+    if tail is None:
+        return Handover(settings, session, attempt.signature, turn)
+    return tail if turn.commits else Opening(settings, session, tail, turn)
 
 
-def ending(tail: Tail | Handover | None) -> Sequence[Command]:
-    """The claims that end with the commit."""
-    return tail.claims if isinstance(tail, Handover) else ()
+def with_commit(
+    attempt: Attempt, session: Session, tail: Tail | Opening | Handover | None
+) -> Sequence[Command]:
+    """What the commit does to the claims that are held: they end with it, or are kept for a moment."""
+    if isinstance(tail, Handover):
+        return tail.claims
+    turn = attempt.read_set.turn
+    if tail is None or turn.claim is None:
+        return ()
+    return keep(attempt.settings, turn.claim, turn.held, session.slot)
 
 
 def pass_on(attempt: Attempt) -> Steps[None]:
@@ -106,11 +165,15 @@ def pass_on(attempt: Attempt) -> Steps[None]:
     if not held or session is None:
         return
     attempt.read_set.turn = Turn()
-    commands = [*give_back(settings, held, session.slot), *wake(settings, held, session.slot)]
     try:
-        yield from attempt.exchange(commands, attempt.remaining())
+        yield from attempt.exchange(_passing_on(settings, held, session.slot), attempt.remaining())
     except TooLate:
         pass  # they end by themselves
     except Lost as lost:
         if lost.interruption is not None:
             raise lost.interruption from None
+
+
+def _passing_on(settings: Settings, held: Sequence[str], slot: int | None) -> list[Command]:
+    """What gives claims back that were of no use, to who is at the door, or else in line."""
+    return give_back(settings, held, slot) + open_door(settings, held, slot) + call_next(settings, held, slot)

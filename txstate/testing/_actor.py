@@ -173,7 +173,13 @@ class Actor:
                 "each thread be a transaction of its own"
             )
         assert self._director is not None  # noqa: S101 - a run is on
-        step = Step(cast("Channel", effect.channel), effect.commands, effect.timeout, self._calls)
+        step = Step(
+            cast("Channel", effect.channel),
+            effect.commands,
+            effect.timeout,
+            self._calls,
+            patience=effect.patience,
+        )
         return self._director.exchange(self, step)
 
     def _pause(self, mailbox: Box | None, seconds: float) -> bool:

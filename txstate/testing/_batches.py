@@ -9,6 +9,7 @@ import enum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from txstate._effects import ReplyError
+from txstate._engine.claims import WAIT
 from txstate._engine.session import client_flags
 from txstate._engine.settings import RESERVED
 
@@ -34,6 +35,7 @@ class Kind(enum.Enum):
     RESOLVE = "asks what became of its commit"
     FENCE = "fences off its commit, and asks the documents"
     PROVE = "checks that what it has read still holds"
+    WAIT = "stands in line"
     READ = "reads"
     OTHER = "does something else"
 
@@ -126,19 +128,31 @@ class Batch:
         return [
             text(command[1]).partition(_CLAIM.decode())[2]
             for command in self.commands
+            if command[0] == "SET" and _is_claim(command[1]) and "NX" in command
+        ]
+
+    def kept(self) -> list[str]:
+        """The documents whose turn it keeps for its next call."""
+        return [
+            text(command[1]).partition(_CLAIM.decode())[2]
+            for command in self._transaction()
             if command[0] == "SET" and _is_claim(command[1])
         ]
 
     def claimed(self) -> list[str]:
         """The documents that it finds claimed by others."""
-        own = {command[2] for command in self.commands if command[0] == "SET" and _is_claim(command[1])}
+        own = {
+            command[2].partition(b" ")[0]
+            for command in self.commands
+            if command[0] == "SET" and _is_claim(command[1]) and isinstance(command[2], bytes)
+        }
         found: list[str] = []
         for command, holders in zip(self.commands, self.replies or (), strict=False):
             if command[0] == "MGET" and isinstance(holders, list):
                 found += [
                     text(name).partition(_CLAIM.decode())[2]
                     for name, holder in zip(command[1:], holders, strict=True)
-                    if _is_claim(name) and holder is not None and holder not in own
+                    if _is_claim(name) and holder is not None and holder.partition(b" ")[0] not in own
                 ]
         return found
 
@@ -175,7 +189,7 @@ def kind_of(commands: Sequence[Command]) -> Kind:
         return Kind.FENCE
     if not _READS.isdisjoint(verbs):
         return Kind.READ
-    return Kind.PROVE if "EXISTS" in verbs else Kind.OTHER
+    return Kind.PROVE if "EXISTS" in verbs else Kind.WAIT if WAIT in verbs else Kind.OTHER
 
 
 def documents_in(commands: Sequence[Command]) -> list[str]:

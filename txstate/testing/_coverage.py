@@ -23,6 +23,7 @@ REACHED: Final = {
     "proof": "such a snapshot was validated on its own, as nothing was written",
     "claim": "a transaction that had lost too often claimed its documents",
     "claimed": "another one came across such a claim",
+    "kept": "who had claimed its documents kept its turn for the next call",
     "resolution": "a commit whose reply was lost was looked for",
     "fence": "and could only be found by fencing it off, as its token was gone",
     "late": "a request that its sender had given up arrived",
@@ -72,5 +73,6 @@ def _reached(record: Iterable[Entry]) -> Iterator[str]:
             "stale": batch.stale,
             "claim": bool(batch.claims()),
             "claimed": bool(batch.claimed()),
+            "kept": bool(batch.kept()) and batch.applied,
         }
         yield from (name for name, shown in signs.items() if shown)

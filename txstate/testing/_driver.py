@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from txstate._drivers.pool import Place
-from txstate._effects import Call, Lost, Send
+from txstate._effects import NOTHING, Call, Lost, Send
 from txstate.testing._batches import Kind, kind_of
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ class Channel(Place):
         """Get a connection."""
         self.link, self.session = self._stage.link(timeout), None
 
-    def exchange(self, commands: Sequence[Command], timeout: float) -> list[object]:
+    def exchange(self, commands: Sequence[Command], timeout: float, patience: float = 0.0) -> list[object]:
         """Send a batch and read its replies."""
         if self.link is None:
             raise Lost([], sent=False, cause=ConnectionError("the connection is gone"))
-        return self.link.exchange(commands, timeout)
+        return self.link.exchange(commands, timeout, NOTHING, patience)
 
     def cut(self) -> SyncChannel | None:
         """Lose the connection, without noticing yet. Returns what is left of it."""
@@ -94,16 +94,18 @@ class Step:
 
     Attributes:
         call: the number of the call on the store that it belongs to.
+        patience: seconds for which its first command may block.
     """
 
     channel: Channel
     commands: Sequence[Command]
     timeout: float
     call: int
+    patience: float = field(default=0.0, kw_only=True)
 
     def send(self) -> list[object]:
         """Send it, and read the replies."""
-        return self.channel.exchange(self.commands, self.timeout)
+        return self.channel.exchange(self.commands, self.timeout, self.patience)
 
     @property
     def proves(self) -> bool:

@@ -92,6 +92,8 @@ def _story(batch: Batch) -> str:
     parts = [_deed(batch)]
     if claims := batch.claims():
         parts.append(f"claims {', '.join(claims)}")
+    if kept := batch.kept():
+        parts.append(f"keeps its turn on {', '.join(kept)}")
     if claimed := batch.claimed():
         parts.append(f"finds {', '.join(claimed)} claimed by another")
     if batch.stale and batch.kind is not Kind.COMMIT:
