@@ -12,7 +12,10 @@ from support.together import Together
 
 from txstate import events
 from txstate._changes import KEEP, Changes
+from txstate._effects import Acquire, Park
 from txstate._engine import relay
+from txstate._engine.armed import signature_of
+from txstate._engine.attempt import Attempt
 from txstate._engine.group import PATIENCE, QUEUEING
 from txstate._engine.plain import resolve_token
 from txstate.durability import Replicas
@@ -407,7 +410,9 @@ def test_a_second_interruption_ends_the_wait() -> None:
     ended(leader)
 
 
-@pytest.mark.parametrize("moment", ["its function", "while others run", "before it has sent"])
+@pytest.mark.parametrize(
+    "moment", ["its function", "while others run", "before one knows of its turn", "before it has sent"]
+)
 def test_a_leader_that_is_interrupted_leaves_the_others_to_each_other(moment: str) -> None:
     wire = Together(k={"n": 1})
 
@@ -424,7 +429,7 @@ def test_a_leader_that_is_interrupted_leaves_the_others_to_each_other(moment: st
         others[0].run()
         if moment == "while others run":
             others[1].step()
-        else:
+        elif moment == "before it has sent":
             others[1].run()
             leader.step()
         leader.interrupt()
@@ -549,6 +554,20 @@ def test_one_that_reads_more_runs_again_on_a_connection_of_its_own() -> None:
     assert reader.runs == 2
     assert third.runs == 1
     assert items(wire) == b"[1,3]"
+
+
+def test_one_that_gave_way_and_begins_with_more_than_at_first_does_not_wait_for_those_who_begin_with_less() -> (
+    None
+):
+    """To give way counts as no attempt; but the next one begins with all that the last one had asked for."""
+    wire = Together(k={"n": 1}, other={"n": 5})
+    leader = wire.update(append(1))
+    again = Attempt(wire.settings, 1, 10.0, None, signature=signature_of(wire.settings, {"k": None}))
+    assert isinstance(next(iter(again.begin({"k": None, "other": None}))), Acquire)
+    assert again.member is None
+    alike = Attempt(wire.settings, 1, 10.0, None, signature=signature_of(wire.settings, {"k": None}))
+    assert isinstance(next(iter(alike.begin({"k": None}))), Park)
+    ended(leader)
 
 
 def test_for_a_while_calls_like_one_that_could_not_be_carried_keep_apart() -> None:

@@ -189,9 +189,10 @@ class Attempt(Standing):
         """
         if self.settings.clustered and wanted:
             self._settle(wanted)
-        if self.signature is None and wanted:
+        again = self.signature is not None
+        if not again and wanted:
             self.signature = signature_of(self.settings, wanted)
-        waits = meet(self, wanted)
+        waits = meet(self, wanted, again=again)
         if waits is not None and (yield from wait_for_turn(self, waits)):
             return
         try:

@@ -332,8 +332,13 @@ def is_carried(attempt: Attempt) -> bool:
     return attempt.member is not None and attempt.member.relay is not None
 
 
-def meet(attempt: Attempt, wanted: Wanted) -> Member | None:
+def meet(attempt: Attempt, wanted: Wanted, *, again: bool) -> Member | None:
     """Meet the other calls of this process that begin with the same.
+
+    Args:
+        attempt: it has a signature.
+        wanted: what it begins with.
+        again: the signature is that of an attempt before, and this one begins with all that it had asked for.
 
     Returns:
         The attempt's place among them, if it has to wait.
@@ -351,8 +356,7 @@ def meet(attempt: Attempt, wanted: Wanted) -> Member | None:
         raise attempt.condemn(Apart(for_good=True))
     if groups is None or not wanted or attempt.apart:
         return None
-    # A later attempt begins with all that the last one had asked for.
-    if attempt.number > 1 and signature_of(attempt.settings, wanted) != attempt.signature:
+    if again and signature_of(attempt.settings, wanted) != attempt.signature:
         return None
     member = attempt.member = groups.enter(attempt, wanted)
     return None if member is None or member.mailbox is None else member  # only who waits has one
