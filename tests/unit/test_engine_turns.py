@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from txstate._engine import claims
+from txstate._engine.armed import Tail
+from txstate._engine.attempt import Attempt
 from txstate._engine.claims import Claim, Line, Turn, awaited, call_next, keep, open_door
 from txstate._engine.session import Session
 from txstate._engine.settings import Settings
+from txstate._engine.turns import with_commit
 
 SETTINGS = Settings(random_id=lambda: "me", shortest_lease=0.02)
 CLAIM = Claim.suiting(SETTINGS)
@@ -89,6 +92,15 @@ def test_a_turn_is_kept_for_a_moment_whoever_has_the_claim() -> None:
         ("SET", b"__txstate__:claim:a", b"me 10", "PX", b"10"),
         ("SET", b"__txstate__:claim:b", b"me 10", "PX", b"10"),
     ]
+
+
+@pytest.mark.parametrize(("guest", "written"), [(False, 1), (True, 0)])
+def test_no_turn_is_kept_where_a_slot_is_only_on_its_way_in(*, guest: bool, written: int) -> None:
+    session = Session(b"token")
+    session.guest = guest
+    attempt = Attempt(SETTINGS, 1, 10.0, None, turn=held())
+    tail = Tail(SETTINGS, session, "signature", {"a": None}, timed=False)
+    assert len(with_commit(attempt, session, tail)) == written
 
 
 def test_trust_is_lost_bit_by_bit_and_costs_more_after_each_time_that_it_was_a_mistake() -> None:

@@ -153,7 +153,7 @@ def with_commit(
     if isinstance(tail, Handover):
         return tail.claims
     turn = attempt.read_set.turn
-    if tail is None or turn.claim is None:
+    if tail is None or turn.claim is None or session.guest:
         return ()
     return keep(attempt.settings, turn.claim, turn.held, session.slot)
 
