@@ -186,6 +186,7 @@ def test_levels_can_not_be_tried_where_nothing_can_be_written(pair: Replication)
     assert {found[level]["reason"] for level in ("D3", "D4", "D5")} == {
         "it can't be tried, as commits are refused here"
     }
+    assert {found[level]["standing"] for level in ("D3", "D4", "D5")} == {BROKEN}
 
 
 # S1 Sentinel

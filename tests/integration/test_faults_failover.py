@@ -153,16 +153,17 @@ def cut_stream(kind: str, pair: Takeover, figures: Figures, points: Callable[[in
         ledgers = []
         for point in points(length):
             ledgers.append(ledger := Ledger(pair.replica, f"cut-{point:04}"))
-            before, started = twin.stats, SimpleQueue[tuple[int, int]]()
+            before, started = twin.stats, SimpleQueue[tuple[int, int, int]]()
 
-            def hold(point: int = point, started: SimpleQueue[tuple[int, int]] = started) -> None:
+            def hold(point: int = point, started: SimpleQueue[tuple[int, int, int]] = started) -> None:
                 pair.wait_for_sync()
                 pair.stream.hold_after(point)
                 pair.address.hold_after(0)
-                started.put((pair.stream.arrived, pair.stream.passed))
+                started.put((pair.stream.arrived, pair.stream.passed, pair.address.arrived))
 
             call = pool.submit(commit_after, hold, ledger, twin)
-            arrived, passed = started.get(timeout=20)
+            arrived, passed, answered = started.get(timeout=20)
+            pair.address.wait_for(answered + 1, 0)  # the primary has run it
             pair.push(arrived + length)
             pair.stream.wait_for(arrived + length, passed + point)
             pair.take_over()

@@ -127,6 +127,8 @@ class Relay:
         self._forget(pair)
 
     def _pump_back(self, pair: _Pair, source: socket.socket, sink: socket.socket) -> None:
+        kept = bytearray()
+        threading.Thread(target=self._deliver, args=(pair, kept, sink), daemon=True).start()
         with contextlib.suppress(OSError):  # as above
             while data := source.recv(65536):
                 if pair not in self._marked and self._only:
@@ -134,27 +136,28 @@ class Relay:
                     continue
                 with self._changed:
                     self.arrived += len(data)
+                    kept += data
                     self._changed.notify_all()
-                while data:
-                    # Sent under the lock: whoever sees that nothing is on its way must see it in the counts, too.
-                    with self._changed:
-                        allowed = self._allowance(pair, len(data))
-                        sink.sendall(data[:allowed])
-                        self.passed += allowed
-                        self._changed.notify_all()
-                    data = data[allowed:]
+        with self._changed:
+            self._changed.wait_for(lambda: not kept or pair not in self._open)
         self._forget(pair)
 
-    def _allowance(self, pair: _Pair, wanted: int) -> int:
-        """How many bytes may pass, once some may."""
-        self._changed.wait_for(lambda: self._credit is None or self._credit > 0 or pair not in self._open)
-        if pair not in self._open:
-            raise ConnectionAbortedError
-        if self._credit is None:
-            return wanted
-        allowed = min(wanted, self._credit)
-        self._credit -= allowed
-        return allowed
+    def _deliver(self, pair: _Pair, kept: bytearray, sink: socket.socket) -> None:
+        """Let through what may pass; reading goes on meanwhile."""
+        with contextlib.suppress(OSError):  # as above
+            while True:
+                # Sent under the lock: whoever sees that nothing is on its way must see it in the counts, too.
+                with self._changed:
+                    self._changed.wait_for(lambda: bool(kept and self._credit != 0) or pair not in self._open)
+                    if pair not in self._open:
+                        return
+                    allowed = len(kept) if self._credit is None else min(len(kept), self._credit)
+                    sink.sendall(kept[:allowed])
+                    del kept[:allowed]
+                    if self._credit is not None:
+                        self._credit -= allowed
+                    self.passed += allowed
+                    self._changed.notify_all()
 
     def _forget(self, pair: _Pair) -> None:
         with self._changed:
