@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import redis
 import tenacity
 
 from txstate import AsyncStore, Retry, Store
+from txstate._drivers.sync import SyncChannel
+from txstate._drivers.wire import NUDGE
+from txstate._effects import Lost
 from txstate._engine import session
 from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM
 
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
     from support.servers import ServerHandle
 
     from txstate import Doc, Stats
+    from txstate._drivers.sync import SyncDriver
 
 CLAIM, LINE, DOOR = (f"__txstate__:{what}:doc" for what in ("claim", "line", "door"))
 
@@ -139,6 +145,21 @@ def test_a_turn_that_is_kept_in_vain_ends_by_itself(
         assert 0 < other.pttl(CLAIM) <= 200
         assert next_one.update("doc", add_one)["n"] == 3
         assert next_one.stats().conflicts == 0
+
+
+def test_who_waits_for_a_server_that_stands_still_waits_no_longer_than_for_any_other_reply() -> None:
+    """The reply to what makes a server look at the time comes out of the same time."""
+    patience, timeout = 0.4, 0.5
+    near, far = socket.socketpair()
+    with near, far:
+        channel = SyncChannel(cast("SyncDriver", None))
+        channel._socket = near
+        channel._arrivals.register(near, select.POLLIN)
+        began = time.monotonic()
+        with pytest.raises(Lost):
+            channel.exchange([("BZPOPMIN", "x", "0.4")], timeout, patience=patience)
+        assert far.recv(100).endswith(NUDGE)
+        assert time.monotonic() - began < timeout + patience / 2
 
 
 @pytest.mark.parametrize("spoilt", [CLAIM, LINE])

@@ -45,6 +45,10 @@ _ABOUT: Final = 0.98
 """How much shorter than the last one a timeout may be and still not be set: it is a system call."""
 
 
+_LEAST: Final = 0.001
+"""Seconds that a timeout lasts at least: 0 would mean not to wait."""
+
+
 class SyncChannel(Place):
     """One place in the pool, and its socket."""
 
@@ -106,7 +110,7 @@ class SyncChannel(Place):
                 _send_rest(sock, memoryview(data)[length:], more)
             wanted = len(commands) + len(tail)
             until = time.monotonic() + timeout
-            nudged = patience > 0.0 and self._nudge(sock, patience)
+            nudged = patience > 0.0 and self._nudge(sock, patience, until)
             wanted += nudged
             length = sock.recv_into(incoming.buffer)
             if length == 0:
@@ -121,11 +125,14 @@ class SyncChannel(Place):
             raise Lost(replies, sent=True, cause=interruption) from interruption
         return replies
 
-    def _nudge(self, sock: socket.socket, patience: float) -> bool:
+    def _nudge(self, sock: socket.socket, patience: float, until: float) -> bool:
         """Whether the server had to be told that the time of a command which blocks is up."""
-        if self._arrivals.poll(1000 * (patience + LATE)):
+        if self._arrivals.poll(1000 * min(patience + LATE, self._timeout)):
             return False
         sock.sendall(NUDGE)
+        # The reply has what is left of the time, and not all of it once more.
+        self._timeout = max(until - time.monotonic(), _LEAST)
+        sock.settimeout(self._timeout)
         return True
 
     def quiet(self) -> bool:
