@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 import tenacity
-from support.scripted import DIRTY, QUEUED, TIME, Wire, error, lost
+from support.scripted import DIRTY, QUEUED, TIME, ScriptedChannel, Wire, error, lost
 
 from txstate._effects import Lost
-from txstate.errors import CommitUnknown, FieldNotLoaded, ServerRefused, WrongType
+from txstate._engine.transaction import transact
+from txstate.errors import (
+    CommitUnknown,
+    ConflictError,
+    FieldNotLoaded,
+    ServerRefused,
+    StoreUnavailable,
+    WrongType,
+)
 from txstate.resolution import Resolution
 from txstate.retry import Retry
 
@@ -455,6 +463,91 @@ def test_nobody_gives_way_for_more_than_half_of_its_time() -> None:
     wire.settings = replace(wire.settings, patience=1000)
     assert wire.transact(add_one) == 2
     assert 5.0 <= wire.now < 6.0
+
+
+def test_where_a_slot_is_only_on_its_way_in_nobody_stands_in_line_but_sleeps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ScriptedChannel, "serves", lambda *_: False)
+    wire = contended(0)
+    wire.strings[b"__txstate__:claim:a"] = b"another"
+    wire.settings = replace(wire.settings, patience=5)
+    assert wire.transact(add_one) == 2
+    assert waits_of(wire) == []
+    assert len(wire.slept()) == 4, "but for the first time: then it did not want to wait yet"
+
+
+def queued() -> Wire:
+    """A wire whose next call stands in line, as somebody was waiting when the last turn ended."""
+    wire = contended(2)
+    wire.arms = True
+    wire.next("commit", {"PEXPIRE": 0})
+    wire.transact(add_one)
+    return wire
+
+
+def test_who_comes_to_its_place_in_line_after_its_deadline_is_told_in_the_library_s_own_words() -> None:
+    wire = queued()
+
+    def dawdle(_: object) -> list[object]:
+        wire.now += 0.0095
+        return []
+
+    wire.next("acquire", dawdle)
+    late = replace(wire.settings, retry=Retry(deadline=0.01))
+    with pytest.raises(StoreUnavailable):
+        wire.run(transact(late, wire.body(add_one), wanted={"a": None}))
+    wire.assert_settled()
+
+
+def test_after_an_outage_a_call_does_not_wait_for_itself() -> None:
+    wire = queued()
+    before = len(claims_of(wire))
+    wire.next("commit", lost(sent=False))
+    assert wire.transact(add_one) == 3
+    (first,), (second,) = claims_of(wire)[before:]
+    assert first[:3] == second[:3], "a call claims under one name"
+    assert waits_of(wire) == [b"__txstate__:line:a", b"__txstate__:door:a"]
+
+
+def test_who_gives_up_gives_back_what_it_has_claimed() -> None:
+    wire = contended(3)
+    wire.settings = replace(
+        wire.settings, retry=Retry(wait=tenacity.wait_none(), stop=tenacity.stop_after_attempt(3))
+    )
+    with pytest.raises(ConflictError):
+        wire.transact(add_one)
+    assert b"__txstate__:claim:a" not in wire.strings
+    assert names(wire.batches()[-1]) == ["DEL", *["ZADD", "PEXPIRE"] * 2]
+    wire.assert_settled()
+
+
+def test_only_what_comes_first_in_a_batch_may_block() -> None:
+    """The driver looks for the first reply, to notice when the time of the wait is up."""
+    wire = contended(2)
+    taken = b"__txstate__:claim:a"
+
+    def by_another(commands: Sequence[Command]) -> Sequence[object]:
+        wire.strings[taken] = b"another"
+        return wire.default(commands)
+
+    def until_now(commands: Sequence[Command]) -> Sequence[object]:
+        del wire.strings[taken]
+        return wire.default(commands)
+
+    def change(tx: Tx) -> None:
+        b, a = tx.get_many(["b", "a"])
+        b["n"] += a["n"]
+
+    wire.next("read", {}, {}, by_another)
+    wire.next("line", until_now)
+    wire.transact(change)
+    assert waits_of(wire) == [b"__txstate__:line:a", b"__txstate__:door:a"]
+    for batch in wire.batches():
+        assert "BZPOPMIN" not in names(batch)[1:]
+    assert ("DEL", b"__txstate__:claim:b") in [
+        command for batch in wire.batches("plain") for command in batch
+    ]
 
 
 def test_claims_that_are_refused_do_not_matter() -> None:

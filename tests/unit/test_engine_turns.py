@@ -55,6 +55,12 @@ def test_who_waits_keeps_earlier_claims_only_so_that_no_two_wait_for_each_other(
     assert (line.key, line.left) == ("b", ("c",))
 
 
+def test_what_is_given_back_in_line_is_not_made_to_last_as_it_may_be_another_s_by_then() -> None:
+    line = waiting(CLAIM.value, b"you 50", CLAIM.value).queue(SETTINGS, 0.0, 1.0)
+    commands = list(Turn(CLAIM, line, ["a", "c"]).claiming("abc", [b"A", b"B", b"C"]))
+    assert [command[:2] for command in commands if command[0] == "PEXPIRE"] == [("PEXPIRE", b"A")]
+
+
 @pytest.mark.parametrize(
     ("waited", "longest", "seconds"), [(0.0, 1.0, 0.25), (0.2, 1.0, 0.6), (0.2, 0.1, 0.1), (0.2, 0.0, 0.001)]
 )

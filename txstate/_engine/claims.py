@@ -106,11 +106,11 @@ class Turn:
     Attributes:
         claim: what its call claims them with; None: it doesn't.
         line: where it waits before it reads; None: it doesn't.
-        kept: the keys that an earlier attempt of this call has claimed.
+        kept: the keys that an earlier attempt of this call has claimed, but for those that are given back in line.
         held: the keys whose claim is its call's.
         since: when they were claimed, by the settings' clock.
         commits: how many commits the turn had before.
-        vain: whether the server does not let it wait.
+        vain: whether it can't wait on the server.
         others: the keys whose claim is another's, and how many seconds that may last.
     """
 
@@ -119,7 +119,8 @@ class Turn:
     def __init__(
         self, claim: Claim | None = None, line: Line | None = None, kept: Collection[str] = ()
     ) -> None:
-        self.claim, self.line, self.kept = claim, line, kept
+        self.claim, self.line = claim, line
+        self.kept = kept if line is None else set(kept).difference(line.left)
         self.held: list[str] = []
         self.others: dict[str, float] = {}
         self.vain = False

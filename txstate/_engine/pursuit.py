@@ -109,6 +109,8 @@ class Pursuit:
         if isinstance(outcome, GiveWay):
             return self._stand_in_line(attempt, self._pacing)
         self._line = None
+        # Whatever came in between: under another name it would wait for itself.
+        self._claim = attempt.read_set.turn.claim or self._claim
         if isinstance(outcome, Conflict):
             return self._after_conflict(attempt, self._pacing)
         return self._after_outage(attempt, outcome, self._pacing)
@@ -152,7 +154,6 @@ class Pursuit:
 
     def _stake(self, attempt: Attempt) -> None:
         """From some conflicts on, claim the keys; the lease suits the time that the last attempt took."""
-        self._claim = attempt.read_set.turn.claim
         if self._claim is not None or attempt.number >= CONFLICTS_BEFORE_CLAIM:
             took = self._settings.clock() - attempt.began
             self._claim = Claim.suiting(self._settings, took, self._claim)

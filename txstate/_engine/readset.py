@@ -144,7 +144,10 @@ class Batch(ABC):
     def _knock(self, settings: Settings) -> float:
         """Wait at the door, before anything else: who waits has nothing yet that could be lost. Returns for how long."""
         line = self.known.turn.line
-        if line is None or not self.first or self.session.guest:
+        if line is None or not self.first:
+            return 0.0
+        self.known.turn.vain = self.session.guest
+        if self.session.guest:
             return 0.0
         name = waiting_name(settings, "door", line.key, self.session.slot)
         self._mark("door", WAIT, name, b"%.3f" % line.door)

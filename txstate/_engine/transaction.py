@@ -16,7 +16,7 @@ from txstate._engine.pursuit import Pursuit
 from txstate._engine.settings import logger
 from txstate._engine.state import CONDEMNED, RUNNING, Condemned
 from txstate._engine.turns import pass_on
-from txstate.errors import TxStateError
+from txstate.errors import ConflictError, TxStateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ def transact(
         yield from abide(attempt, interruption)
         yield from interrupted(attempt, interruption)
     except TxStateError as error:
-        call.give_up(error, attempt)
+        yield from _give_up(call, error, attempt)
         raise
     finally:
         _part(attempt, committed)
@@ -145,6 +145,13 @@ def _current(attempt: Attempt) -> Steps[bool]:
         return False
     rearm(attempt)
     return True
+
+
+def _give_up(call: Pursuit, error: TxStateError, attempt: Attempt) -> Steps[None]:
+    """Report; who has lost once too often gives back what it has claimed: others may be waiting for it."""
+    call.give_up(error, attempt)
+    if isinstance(error, ConflictError):
+        yield from pass_on(attempt)
 
 
 def _part(attempt: Attempt, outcome: Committed | None) -> None:

@@ -98,7 +98,7 @@ def may_take_over(attempt: Attempt, armed: Armed, session: Session) -> bool:
     comes = now - session.finished
     session.called(now, late=kept if turn.held else math.inf)
     if turn.others and now < armed.until and attempt.gives_way:
-        longest = min(settings.longest_wait, attempt.remaining() / 2)
+        longest = min(settings.longest_wait, settings.timeout / 2, attempt.left() / 2)
         attempt.began = now
         attempt.read_set.turn = Turn(Claim.suiting(settings), turn.queue(settings, session.waited, longest))
     return bool(turn.held) and comes < kept
@@ -109,13 +109,13 @@ def line_up(attempt: Attempt) -> Steps[None]:
     settings, session, line = attempt.settings, attempt.session, attempt.read_set.turn.line
     if line is None or session.guest:
         return
-    commands = _passing_on(settings, line.left, session.slot)
+    if line.left:
+        # On its own: only the first command of a batch may block, and nobody is to wait for this until then.
+        yield from attempt.exchange(_passing_on(settings, line.left, session.slot), attempt.remaining())
     if line.seconds:
-        commands.append(
-            (WAIT, waiting_name(settings, "line", line.key, session.slot), b"%.3f" % line.seconds)
-        )
-    if commands:
-        yield from attempt.exchange(commands, attempt.remaining(), patience=line.seconds)
+        name = waiting_name(settings, "line", line.key, session.slot)
+        wait = (WAIT, name, b"%.3f" % line.seconds)
+        yield from attempt.exchange([wait], attempt.remaining(), patience=line.seconds)
 
 
 def heed(attempt: Attempt, *, first: bool) -> None:
