@@ -11,6 +11,7 @@ import tenacity
 from support.scripted import DIRTY, QUEUED, TIME, ScriptedChannel, Wire, error, lost
 
 from txstate._effects import Lost
+from txstate._engine import claims, session
 from txstate._engine.transaction import transact
 from txstate.errors import (
     CommitUnknown,
@@ -498,6 +499,24 @@ def test_who_comes_to_its_place_in_line_after_its_deadline_is_told_in_the_librar
     with pytest.raises(StoreUnavailable):
         wire.run(transact(late, wire.body(add_one), wanted={"a": None}))
     wire.assert_settled()
+
+
+@pytest.mark.parametrize(("there", "calls"), [(False, 2), (True, 1)])
+def test_a_turn_of_several_commits_calls_again_if_nobody_was_in_line_the_first_time(
+    monkeypatch: pytest.MonkeyPatch, *, there: bool, calls: int
+) -> None:
+    """Who lined up since would wait for nobody; who was called already waits at the door."""
+    monkeypatch.setattr(session, "_TRUSTED", 0)
+    monkeypatch.setattr(claims, "BURST", 2)
+    wire = contended(2)
+    wire.arms = True
+    wire.next("commit", {"PEXPIRE": 0 if there else 1})
+    assert [wire.transact(add_one) for _ in range(2)] == [2, 3]
+    commits = wire.batches("commit")[2:]
+    assert [b"__txstate__:claim:a" in wire.strings, len(commits)] == [False, 2], "one turn of two commits"
+    sent = [command[1] for batch in commits for command in batch if command[0] == "ZADD"]
+    assert sent.count(b"__txstate__:line:a") == calls
+    assert sent.count(b"__txstate__:door:a") == 1
 
 
 def test_after_an_outage_a_call_does_not_wait_for_itself() -> None:

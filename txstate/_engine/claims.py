@@ -7,7 +7,7 @@ Optimistic commits alone starve whoever is slow, and waste the time of everybody
 3. the first commit of a turn calls the next one of the line to the door, where it blocks again: awake by then, and the
    only one that watches whether the holder has gone;
 4. the commit that ends a turn gives its claims back, and right behind it opens the door: who waits there claims and
-   reads in that same round trip;
+   reads in that same round trip. If nobody was in line when it was called, it calls once more;
 5. a holder whose calls follow each other at once keeps its turn for a few commits, each of one round trip: passing a
    turn on costs as much as several of them. In between its claim lasts for a moment only: it may not come back;
 6. who waits in vain looks for itself: the holder has died, or stands still.
@@ -110,11 +110,12 @@ class Turn:
         held: the keys whose claim is its call's.
         since: when they were claimed, by the settings' clock.
         commits: how many commits the turn had before.
+        called: the keys for which somebody was called to the door since.
         vain: whether it can't wait on the server.
         others: the keys whose claim is another's, and how many seconds that may last.
     """
 
-    __slots__ = ("claim", "commits", "held", "kept", "line", "others", "since", "vain")
+    __slots__ = ("called", "claim", "commits", "held", "kept", "line", "others", "since", "vain")
 
     def __init__(
         self, claim: Claim | None = None, line: Line | None = None, kept: Collection[str] = ()
@@ -125,6 +126,7 @@ class Turn:
         self.others: dict[str, float] = {}
         self.vain = False
         self.since, self.commits = 0.0, 0
+        self.called: Sequence[str] = ()
 
     def claiming(self, keys: Iterable[str], names: Iterable[bytes]) -> Iterator[Command]:
         """The commands that claim, or make a claim last that the call holds already."""
@@ -165,7 +167,7 @@ class Turn:
     def again(self) -> Turn:
         """The same turn after one more commit."""
         turn = Turn(self.claim)
-        turn.since, turn.commits = self.since, self.commits + 1
+        turn.since, turn.commits, turn.called = self.since, self.commits + 1, self.called
         return turn
 
     def queue(self, settings: Settings, waited: float, longest: float) -> Line:
@@ -225,7 +227,7 @@ def open_door(settings: Settings, keys: Sequence[str], slot: int | None) -> list
 
 
 def call_next(settings: Settings, keys: Sequence[str], slot: int | None) -> list[Command]:
-    """Call who waits longest for each of these to its door; behind the first commit of the turn."""
+    """Call who waits longest for each of these to its door; behind the first commit of the turn, or its end."""
     return _let_one_pass(settings, "line", keys, slot)
 
 

@@ -52,11 +52,15 @@ class Handover:
         self._settings, self._session = settings, session
         self._signature = signature
         self.claims = give_back(settings, turn.held, session.slot)
-        commands = open_door(settings, turn.held, session.slot)
-        if not turn.commits:
-            commands += call_next(settings, turn.held, session.slot)
-        self._waited_for = turn.held * (1 if turn.commits else 2)
-        self.commands = Constant(commands)
+        # Whoever came too late to be called before, for a turn of several commits, would wait in line for nobody.
+        uncalled = [key for key in turn.held if key not in turn.called]
+        self._waited_for = [*turn.held, *uncalled]
+        self.commands = Constant(
+            [
+                *open_door(settings, turn.held, session.slot),
+                *call_next(settings, uncalled, session.slot),
+            ]
+        )
 
     def take(self, replies: Sequence[object], _turn: Turn = NO_TURN) -> None:
         """Remember who was waited for."""
@@ -79,11 +83,12 @@ class Opening:
     def __init__(self, settings: Settings, session: Session, tail: Tail, turn: Turn) -> None:
         self._tail = tail
         calls = call_next(settings, turn.held, session.slot)
-        self._calls = len(calls)
+        self._called, self._calls = turn.held, len(calls)
         self.commands = Constant((*calls, *tail.commands))
 
     def take(self, replies: Sequence[object], turn: Turn = NO_TURN) -> None:
-        """Arm the session."""
+        """Arm the session, and remember who was called."""
+        turn.called = awaited(self._called, replies[: self._calls])
         self._tail.take(replies[self._calls :], turn)
 
 
