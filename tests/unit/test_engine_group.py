@@ -505,6 +505,22 @@ def test_a_leader_that_waits_for_a_connection_is_waited_for_longer() -> None:
     assert wire.kinds() == ["read", "commit"]
 
 
+def test_so_is_one_that_stands_in_line_on_the_server() -> None:
+    """Who left it would stand there as well, on a connection of its own."""
+    wire = Together(k={"n": 1})
+    wire.strings[b"__txstate__:claim:k"] = b"another"
+    leader, other = wire.all_waiting(append(1), append(2))
+    wire.next("line", [None])
+    for place in ("line", "read"):
+        leader.step()
+        leader.run(until=place)
+        for _ in range(3):
+            assert other.run_out().parked, place
+    del wire.strings[b"__txstate__:claim:k"]
+    ended(leader, other)
+    assert wire.kinds() == ["read", "line", "read", "commit"]
+
+
 def test_but_not_for_ever() -> None:
     wire = Together(k={"n": 1})
     leader, other = wire.all_waiting(append(1), append(2))

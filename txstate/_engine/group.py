@@ -43,8 +43,8 @@ _PASSES: Final = 4
 """Times that a thread or task may have to wait for the processor before others see that it got on."""
 
 QUEUEING: Final = 1.0
-"""Seconds that it waits for another one to get a connection. Longer: it would have to queue for one itself, and a crowd
-that does so keeps the connections from those who would have carried it."""
+"""Seconds that it waits for another one to get a connection, or its turn on the server. Longer: it would have to queue for
+one itself, and a crowd that does so keeps the connections from those who would have carried it."""
 
 _PENANCE: Final = 1.0
 """Seconds for which calls don't wait for each other after one of them has shown that it can't share an attempt."""
@@ -92,7 +92,7 @@ class Member:
         wanted: what it began with.
         until: its deadline.
         group: None until there are two.
-        connected: whether it has a connection, if it leads.
+        connected: whether it has a connection and does not stand in line on it, if it leads.
         mailbox: where it waits; None until it has to.
         relay: the attempt that has carried its function; None if it leads.
         outcome: what the commit came to, for one that was carried.
@@ -119,9 +119,9 @@ class Member:
         if self.mailbox is not None:
             self.mailbox.put()
 
-    def got_connected(self) -> None:
-        """It has a connection: if it leads, those that it will carry go on waiting."""
-        self.connected = True
+    def got_connected(self, *, lines_up: bool = False) -> None:
+        """It has a connection, or stands in line on it: if it leads, those that it will carry go on waiting."""
+        self.connected = not lines_up
         if self.group is not None and self.place is LEADS:
             self.group.progress = self.groups.clock()
 

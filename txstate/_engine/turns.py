@@ -114,6 +114,8 @@ def line_up(attempt: Attempt) -> Steps[None]:
     settings, session, line = attempt.settings, attempt.session, attempt.read_set.turn.line
     if line is None or session.guest:
         return
+    if attempt.member is not None:
+        attempt.member.got_connected(lines_up=True)
     if line.left:
         # On its own: only the first command of a batch may block, and nobody is to wait for this until then.
         yield from attempt.exchange(_passing_on(settings, line.left, session.slot), attempt.remaining())
@@ -134,6 +136,8 @@ def heed(attempt: Attempt, *, first: bool) -> None:
         # The work begins now, and the next wait may be about as long.
         attempt.session.waited = attempt.waited = now - attempt.began
         attempt.began = now
+        if attempt.member is not None:
+            attempt.member.got_connected()
     if turn.held and not turn.since:
         turn.since = now
     if turn.others and attempt.gives_way:
