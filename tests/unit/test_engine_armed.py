@@ -541,6 +541,24 @@ def test_who_gives_up_gives_back_what_it_has_claimed() -> None:
     wire.assert_settled()
 
 
+@pytest.mark.parametrize(("serves", "sent"), [(True, 1), (False, 0)])
+def test_but_opens_no_door_where_a_slot_is_only_on_its_way_in(
+    monkeypatch: pytest.MonkeyPatch, *, serves: bool, sent: int
+) -> None:
+    """What it had claimed came along from the owner; a key that is created there could keep the slot from moving."""
+    monkeypatch.setattr(ScriptedChannel, "serves", lambda *_: serves)
+    wire = contended(3)
+    wire.settings = replace(
+        wire.settings,
+        retry=Retry(wait=tenacity.wait_none(), stop=tenacity.stop_after_attempt(3)),
+        patience=0,
+    )
+    wire.strings[b"__txstate__:claim:a"] = b"id2 20"
+    with pytest.raises(ConflictError):
+        wire.transact(add_one)
+    assert len(wire.batches("plain")) == sent
+
+
 def test_only_what_comes_first_in_a_batch_may_block() -> None:
     """The driver looks for the first reply, to notice when the time of the wait is up."""
     wire = contended(2)
