@@ -519,6 +519,22 @@ def test_a_turn_of_several_commits_calls_again_if_nobody_was_in_line_the_first_t
     assert sent.count(b"__txstate__:door:a") == 1
 
 
+def test_who_lines_up_at_once_claims_for_as_long_as_its_last_attempt_took() -> None:
+    wire = queued()
+
+    def slowly(tx: Tx) -> int:
+        result = add_one(tx)
+        wire.now += 0.06
+        return result
+
+    wire.next("commit", {"PEXPIRE": 0})
+    for _ in range(2):
+        wire.transact(slowly)
+    first, second = ([int(command[-1]) for command in claims] for claims in claims_of(wire)[-2:])
+    assert first == [20], "the shortest: nothing is known yet"
+    assert second == [pytest.approx(180, abs=10)]
+
+
 def test_after_an_outage_a_call_does_not_wait_for_itself() -> None:
     wire = queued()
     before = len(claims_of(wire))

@@ -84,13 +84,13 @@ def test_who_was_at_the_door_in_vain_stays_there_once_for_as_long_as_the_claim_l
 
 def test_a_turn_goes_on_for_some_commits_of_who_comes_back_at_once() -> None:
     trusted, last = prompt(4), claims.BURST - 1
-    assert [held(commits=number).lasts(trusted, 0.001) for number in (0, last - 1, last)] == [
+    assert [held(commits=number).lasts(trusted, 0.001, 0.01) for number in (0, last - 1, last)] == [
         True,
         True,
         False,
     ]
-    assert not held().lasts(prompt(3), 0.001), "who is not known to come back makes others wait"
-    assert not held().lasts(trusted, 0.011), "half of the lease has gone"
+    assert not held().lasts(prompt(3), 0.001, 0.01), "who is not known to come back makes others wait"
+    assert not held().lasts(trusted, 0.011, 0.01), "the next commit would come too late"
 
 
 def test_a_turn_is_kept_for_a_moment_whoever_has_the_claim() -> None:

@@ -148,7 +148,7 @@ class Turn:
                 else:
                     self.others[key] = int(lease) / 1000 if lease.isdigit() else _UNTOLD
 
-    def lasts(self, session: Session, now: float) -> bool:
+    def lasts(self, session: Session, now: float, kept: float) -> bool:
         """Whether the turn goes on after the commit that is about to leave: a burst costs less than as many turns.
 
         Only for who has come back at once the last times: everybody waits for who doesn't.
@@ -156,12 +156,13 @@ class Turn:
         Args:
             session: knows how many times in a row it came back at once, and how many it takes.
             now: by the settings' clock.
+            kept: seconds for which the turn would be kept; who takes longer than that for a commit would lose it.
         """
         return (
             session.prompt >= session.trusted
             and self.commits + 1 < BURST
             and self.claim is not None
-            and now - self.since < self.claim.lease / 2000
+            and now - self.since < kept
         )
 
     def again(self) -> Turn:

@@ -67,6 +67,7 @@ class Session:
         prompt: how many times in a row the next call came at once after that.
         trusted: how many times it takes to be given longer turns; more, each time that was a mistake.
         waited: seconds of its last wait in a line.
+        worked: seconds from the beginning of the last attempt that committed, or from its turn, to its EXEC.
         probed: what the server answered to the `PROBES` of durability.
     """
 
@@ -88,6 +89,7 @@ class Session:
         "trusted",
         "waited",
         "watching",
+        "worked",
     )
 
     def __init__(self, token: bytes, slot: int | None = None) -> None:
@@ -101,7 +103,7 @@ class Session:
         self.armed: Armed | None = None
         self.probed: Sequence[object] = ()
         self.commits = 0
-        self.finished = self.waited = 0.0
+        self.finished = self.waited = self.worked = 0.0
         self.prompt, self.trusted = 0, _TRUSTED
         self.tokens: dict[int | None, tuple[bytes, bool, ReplyError | None]] = {}
 

@@ -105,7 +105,9 @@ def may_take_over(attempt: Attempt, armed: Armed, session: Session) -> bool:
     if turn.others and now < armed.until and attempt.gives_way:
         longest = min(settings.longest_wait, settings.timeout / 2, attempt.left() / 2)
         attempt.began = now
-        attempt.read_set.turn = Turn(Claim.suiting(settings), turn.queue(settings, session.waited, longest))
+        attempt.read_set.turn = Turn(
+            Claim.suiting(settings, session.worked), turn.queue(settings, session.waited, longest)
+        )
     return bool(turn.held) and comes < kept
 
 
@@ -147,9 +149,12 @@ def heed(attempt: Attempt, *, first: bool) -> None:
 def follows(attempt: Attempt, session: Session) -> Tail | Opening | Handover | None:
     """What to send behind EXEC: what arms the socket, if that pays, or what passes the turn on, if it ends."""
     turn, settings = attempt.read_set.turn, attempt.settings
+    now = settings.clock()
+    if turn is not NO_TURN:
+        session.worked = now - attempt.began
     if not turn.held or session.guest:  # a guest's turns are not the slot's owner's
         return tail_behind(attempt, session)
-    tail = tail_behind(attempt, session) if turn.lasts(session, settings.clock()) else None
+    tail = tail_behind(attempt, session) if turn.lasts(session, now, shortest_kept(settings)) else None
     if tail is None:
         return Handover(settings, session, attempt.signature, turn)
     return tail if turn.commits else Opening(settings, session, tail, turn)
