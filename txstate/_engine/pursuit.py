@@ -47,7 +47,8 @@ class Pursuit:
 
     def first(self) -> Attempt:
         """The first attempt."""
-        return Attempt(self._settings, 1, self.deadline, None, began=self._started)
+        gives_way = self._settings.patience > 0
+        return Attempt(self._settings, 1, self.deadline, None, began=self._started, gives_way=gives_way)
 
     def following(self, attempt: Attempt) -> Attempt:
         """The attempt after one that came to nothing; giving way, or to be set apart, doesn't count as one.
