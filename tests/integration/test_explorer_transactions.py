@@ -291,7 +291,9 @@ def test_three_increments_hold_with_three_preemptions_and_the_server_killed_at_e
 def test_three_increments_hold_with_three_preemptions_and_an_expiry_at_every_step(
     valkey9: ServerHandle, explored: Explore
 ) -> None:
-    assert {"expiry", "restart", "impatience", *ANY_LOSS} == set(FAULTS), "impatience is for threads of one process"
+    assert {"expiry", "restart", "impatience", *ANY_LOSS} == set(FAULTS), (
+        "impatience is for threads of one process"
+    )
 
     def hit(store: Store) -> int:
         n: int = store.update("counter", lambda doc: doc.increment("n"))["n"]
