@@ -59,7 +59,7 @@ def test_a_client_killed_at_any_command_applies_its_transaction_once(
 @pytest.mark.fault(number=15)
 @both_twins
 @newest_and_oldest
-@pytest.mark.parametrize(("kills", "seed"), [(300, 1), pytest.param(2000, 2, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(("kills", "seed"), [(100, 1), pytest.param(2000, 2, marks=pytest.mark.soak)])
 def test_clients_killed_at_random_moments_lose_and_double_nothing(
     kind: str, server: ServerHandle, kills: int, seed: int, *, figures: Figures
 ) -> None:
