@@ -40,14 +40,17 @@ def watched_by_sentinels(name: str = "valkey9", *, relayed: bool = False) -> Wat
         pytest.skip(str(missing))
 
 
+def once_or_in_a_row(times: int) -> pytest.MarkDecorator:
+    """On one server once, and in the soak on each so many times."""
+    soak = [pytest.param(name, times, marks=pytest.mark.soak) for name in BINARIES]
+    return pytest.mark.parametrize(("name", "times"), [("valkey9", 1), *soak])
+
+
 # 18
 
 
 @pytest.mark.fault(number=18)
-@pytest.mark.parametrize(
-    ("name", "times"),
-    [("valkey9", 1), *(pytest.param(name, 10, marks=pytest.mark.soak) for name in BINARIES)],
-)
+@once_or_in_a_row(10)
 def test_commits_go_on_when_a_primary_is_killed(
     name: str, times: int, figures: Figures, request: pytest.FixtureRequest
 ) -> None:
@@ -66,10 +69,7 @@ def test_what_a_broken_link_kept_from_the_replicas_is_lost_unless_replicas_were_
 
 
 @pytest.mark.fault(number=18)
-@pytest.mark.parametrize(
-    ("name", "times"),
-    [("valkey9", 1), *(pytest.param(name, 5, marks=pytest.mark.soak) for name in BINARIES)],
-)
+@once_or_in_a_row(5)
 def test_what_a_stalled_link_kept_from_the_replicas_is_lost_unless_replicas_were_asked_for(
     name: str, times: int, figures: Figures, request: pytest.FixtureRequest
 ) -> None:

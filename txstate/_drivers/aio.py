@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
-from txstate._drivers.wire import LATE, NUDGE, Replies, pack
+from txstate._drivers.wire import CLOSED, LATE, NUDGE, Replies, pack
 from txstate._effects import LARGE, NOTHING, Acquire, Call, Connect, Exhausted, Lost, Park, Send, Unreachable
 from txstate.errors import UsageError
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BUFFER: Final = 65536
-_CLOSED: Final = "the server closed the connection"
 _INTERRUPTIONS: Final = (asyncio.CancelledError, KeyboardInterrupt, SystemExit)
 """Not every `BaseException`: the engine has one of its own, after which a call goes on in its task as before."""
 _abandoned: Final[list[object]] = []
@@ -102,7 +101,7 @@ class AsyncChannel(Place):
             while not complete:
                 chunk = chunk or await reader.read(_BUFFER)
                 if not chunk:
-                    raise ConnectionError(_CLOSED)
+                    raise ConnectionError(CLOSED)
                 received += len(chunk)
                 complete = incoming.take(chunk, len(chunk), replies, wanted)
                 chunk = b""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
-from txstate._drivers.wire import LATE, NUDGE, Replies, pack
+from txstate._drivers.wire import CLOSED, LATE, NUDGE, Replies, pack
 from txstate._effects import LARGE, NOTHING, Acquire, Call, Connect, Exhausted, Lost, Park, Send, Unreachable
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ _SOON: Final = 0.2
 
 _SHARE: Final = 0.01
 """Of the time, at most, that looking for them may take: it stops all threads, for as long as the program has objects."""
-
-_CLOSED: Final = "the server closed the connection"
 
 _ABOUT: Final = 0.98
 """How much shorter than the last one a timeout may be and still not be set: it is a system call."""
@@ -114,7 +112,7 @@ class SyncChannel(Place):
             wanted += nudged
             length = sock.recv_into(incoming.buffer)
             if length == 0:
-                raise ConnectionError(_CLOSED)
+                raise ConnectionError(CLOSED)
             if not incoming.take(incoming.buffer, length, replies, wanted):
                 _receive_rest(sock, incoming, replies, wanted, until)
             if nudged:
@@ -347,7 +345,7 @@ def _receive_rest(
             raise TimeoutError("no complete reply in time")
         length = sock.recv_into(incoming.buffer)
         if length == 0:
-            raise ConnectionError(_CLOSED)
+            raise ConnectionError(CLOSED)
         received += length
         if incoming.take(incoming.buffer, length, replies, wanted):
             break

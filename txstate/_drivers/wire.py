@@ -18,6 +18,7 @@ _NOT_ENOUGH: Final = object()
 _BUFFER: Final = 65536
 _Push: Final = hiredis.PushNotification
 
+CLOSED: Final = "the server closed the connection"
 NUDGE: Final = b"*1\r\n$4\r\nPING\r\n"
 """Makes a server look at the time. Its reply is one more to wait for."""
 LATE: Final = 0.001

@@ -90,7 +90,8 @@ class Line:
     Attributes:
         key: the document.
         seconds: for how long in the line: longer than it ever takes, if all goes well; 0: it is at the door already.
-        door: for how long at the door: a little longer than the claim that stands in the way can last.
+        door: for how long at the door: a little longer than a turn is kept between two calls, or, the second time, than
+            the claim that it found there can last.
         left: claims to give back first: who waits holds none but on earlier keys, so that no two wait for each other.
     """
 
@@ -184,9 +185,11 @@ class Turn:
         key, lease = min(self.others.items())
         left = tuple(held for held in self.held if held > key)
         if self.line is not None and self.line.key == key and self.line.seconds:
-            return Line(key, 0.0, max(_SHORTEST, min(lease + _LATE, longest)), left)
-        seconds = max(_SHORTEST, min(max(_STILL, lease, _QUEUES * waited), longest))
-        return Line(key, seconds, max(_SHORTEST, min(shortest_kept(settings) + _LATE, longest)), left)
+            seconds, door = 0.0, lease + _LATE
+        else:
+            seconds = max(_SHORTEST, min(max(_STILL, lease, _QUEUES * waited), longest))
+            door = shortest_kept(settings) + _LATE
+        return Line(key, seconds, max(_SHORTEST, min(door, longest)), left)
 
 
 NO_TURN: Final = Turn()
