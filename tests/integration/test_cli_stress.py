@@ -22,7 +22,7 @@ from txstate.cli._worker import Job
 from txstate.cli._workloads import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from support.servers import ServerHandle
 
@@ -159,18 +159,14 @@ def test_more_than_one_server_is_refused_before_any_is_asked(address: str) -> No
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_an_interrupt_ends_all_workers_and_removes_the_keys(
     valkey9: ServerHandle, end: signal.Signals, code: int
 ) -> None:
     with (
         redis.Redis.from_url(valkey9.url) as client,
-        subprocess.Popen(
-            command("--seconds", "60", "--url", valkey9.url),
-            start_new_session=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
+        started_with(
+            {signal.SIGINT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}, valkey9.url, "--seconds", "60"
         ) as parent,
     ):
         wait_for(lambda: client.keys("*stress*token*"))
@@ -183,6 +179,39 @@ def test_an_interrupt_ends_all_workers_and_removes_the_keys(
         assert said == b""
         wait_for(lambda: is_gone(parent.pid))
         assert client.keys() == []
+
+
+def test_signals_that_it_was_started_to_ignore_do_not_end_it(valkey9: ServerHandle) -> None:
+    """As by nohup, and by a script's `&`."""
+    handled = {signal.SIGINT: signal.SIG_IGN, signal.SIGHUP: signal.SIG_IGN}
+    with (
+        redis.Redis.from_url(valkey9.url) as client,
+        started_with(handled, valkey9.url, "--seconds", "0.5") as parent,
+    ):
+        wait_for(lambda: client.keys("*stress*token*"))
+        for ignored in handled:
+            os.killpg(parent.pid, ignored)
+        _, said = parent.communicate(timeout=30)
+    assert (parent.returncode, said) == (0, b"")
+
+
+def started_with(
+    handled: Mapping[signal.Signals, signal.Handlers], url: str, *arguments: str
+) -> subprocess.Popen[bytes]:
+    """A run in a process group of its own, which inherits how these signals are handled, however this process was started."""
+
+    def inherit() -> None:
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+
+    return subprocess.Popen(
+        command("--url", url, *arguments),
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        preexec_fn=inherit,  # noqa: PLW1509 - no other thread runs here
+    )
 
 
 def test_workers_outlive_their_parent_by_a_moment_only(valkey9: ServerHandle) -> None:

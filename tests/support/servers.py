@@ -112,8 +112,8 @@ class ServerHandle:
             self.process.wait()
 
     def close(self) -> None:
-        """End the process and remove its directory."""
-        self.stop()
+        """End the process, without the farewell that a primary waits seconds for, and remove its directory."""
+        self.stop(kill=True)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def launch(self) -> None:

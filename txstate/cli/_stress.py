@@ -119,11 +119,18 @@ def _run(plan: Plan, display: Display) -> list[Result]:
 
 @contextlib.contextmanager
 def _told_to_end() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind as Ctrl-C does: the workers are to be ended, and the keys to be removed."""
+    """Let SIGTERM and SIGHUP unwind as Ctrl-C does: the workers are to be ended, and the keys to be removed.
+
+    One that the run was started to ignore stays ignored, as Python leaves SIGINT: nohup is asked for by who logs out.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    former = {name: signal.signal(name, _end) for name in (signal.SIGTERM, signal.SIGHUP)}
+    former = {
+        name: signal.signal(name, _end)
+        for name in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(name) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:
