@@ -20,6 +20,9 @@ T = TypeVar("T")
 Command: TypeAlias = "tuple[bytes | str, ...] | Bulky"
 """One Redis command: its name and its arguments. No numbers: hiredis crashes on one if a signal handler raises."""
 
+Patience: TypeAlias = Sequence[float]
+"""Seconds for which each of the first commands of a batch may block on the server, at most."""
+
 LARGE: Final = 2**18
 """Bytes from which on a value is worth not being copied."""
 
@@ -111,16 +114,15 @@ class Connect(NamedTuple):
 class Send(NamedTuple):
     """Send a pipeline of commands, and read a reply for each. Fails with `Lost`.
 
-    The first one may block on the server, for `patience` seconds at most. A server that has nothing else to do notices
-    the end of that late, by up to 100 ms (the pace of its timer): if no reply has come by then, the driver sends it
-    something more to do.
+    The first ones may block on the server, one after the other, each for as long at most as `patience` has for it. A server that has nothing else to do notices the end of that late, by up to 100 ms (the pace of its timer): if no
+    reply has come by then, the driver sends it something more to do.
     """
 
     channel: Channel
     head: Sequence[Command]
     timeout: float
     tail: Constant = NOTHING
-    patience: float = 0.0
+    patience: Patience = ()
 
     @property
     def commands(self) -> Sequence[Command]:

@@ -360,8 +360,6 @@ def kind_of(commands: Sequence[Command]) -> str:
         return "commit"
     if "WATCH" in names or "CLIENT" in names:
         return "read"
-    if "BZPOPMIN" in names:
-        return "line"
     kinds = {"EXPIRE": "ask", "SET": "fence", "TYPE": "type"}
     return kinds.get(names[0], "plain")
 

@@ -10,7 +10,7 @@ import pytest
 import tenacity
 from support.scripted import DIRTY, QUEUED, TIME, ScriptedChannel, Wire, error, lost
 
-from txstate._effects import Lost
+from txstate._effects import Lost, Send
 from txstate._engine import claims, session
 from txstate._engine.transaction import transact
 from txstate.errors import (
@@ -124,8 +124,7 @@ def test_what_the_next_one_could_not_rely_on_arms_nothing(tail: dict[str, object
     wire = armed()
     wire.next("commit", tail)
     assert [wire.transact(add_one) for _ in range(2)] == [2, 3]
-    kinds = [kind for kind in wire.kinds() if kind != "line"]  # where who has met a claim waits
-    assert kinds == ["read", "commit", "read", "commit"]
+    assert wire.kinds() == ["read", "commit", "read", "commit"]
 
 
 def test_a_document_that_others_made_gets_a_version_that_never_was() -> None:
@@ -452,8 +451,7 @@ def test_who_may_not_wait_on_the_server_sleeps() -> None:
     wire = contended(0)
     wire.strings[b"__txstate__:claim:a"] = b"another"
     refused: dict[str, object] = {"BZPOPMIN": error("NOPERM no")}
-    for kind in ("line", "read"):
-        wire.next(kind, {}, *[refused] * 50)
+    wire.next("read", {}, *[refused] * 50)
     wire.settings = replace(wire.settings, patience=5)
     assert wire.transact(add_one) == 2
     assert len(wire.slept()) == 4, "but for the first time: then it did not know"
@@ -486,6 +484,47 @@ def queued() -> Wire:
     wire.next("commit", {"PEXPIRE": 0})
     wire.transact(add_one)
     return wire
+
+
+def test_who_stands_in_line_again_reads_in_the_same_round_trip_by_what_armed_its_socket_before() -> None:
+    wire = queued()
+    before = len(wire.batches())
+    assert wire.transact(add_one) == 3
+    read, commit = wire.batches()[before:]
+    assert names(read)[:4] == ["BZPOPMIN", "BZPOPMIN", "SET", "WATCH"]
+    assert ("DEL", b"__txstate__:claim:a") in commit
+    assert waits_of(wire) == [b"__txstate__:line:a", b"__txstate__:door:a"]
+    wire.assert_settled()
+
+
+def test_who_finds_another_s_claim_there_all_the_same_stays_at_the_door() -> None:
+    wire = queued()
+    wire.next("read", {"MGET": [b"1", b"another 50"]})
+    assert wire.transact(add_one) == 3
+    assert waits_of(wire) == [b"__txstate__:line:a", *[b"__txstate__:door:a"] * 2]
+    assert wire.settings.counters.stats().conflicts == 2, "those that it was queued after"
+    assert b"__txstate__:claim:a" not in wire.strings
+
+
+def test_and_reads_as_always_if_that_is_not_enough_by_then() -> None:
+    wire = queued()
+    del wire.hashes[b"a"]
+    before = len(wire.batches())
+    wire.transact(lambda tx: tx.put("a", {"n": 5}))
+    line, read, commit = wire.batches()[before:]
+    assert names(line)[:2] == ["BZPOPMIN"] * 2
+    assert names(read)[:2] == ["UNWATCH", "SET"], "the claim is its own already"
+    assert ("DEL", b"__txstate__:claim:a") in commit
+    assert waits_of(wire) == [b"__txstate__:line:a", b"__txstate__:door:a"], (
+        "its turn has come, whatever it finds"
+    )
+
+
+def test_what_was_read_in_line_is_proved_before_it_leaves() -> None:
+    wire = queued()
+    assert wire.transact(read_one) == 2
+    assert names(wire.batches()[-2])[:2] == ["EXISTS", "CLIENT"]
+    assert names(wire.batches()[-1])[0] == "DEL", "the turn goes to the next"
 
 
 def test_who_comes_to_its_place_in_line_after_its_deadline_is_told_in_the_library_s_own_words() -> None:
@@ -577,7 +616,7 @@ def test_but_opens_no_door_where_a_slot_is_only_on_its_way_in(
 
 
 def test_only_what_comes_first_in_a_batch_may_block() -> None:
-    """The driver looks for the first reply, to notice when the time of the wait is up."""
+    """The driver looks for the first replies, one by one, to notice when the time of a wait is up."""
     wire = contended(2)
     taken = b"__txstate__:claim:a"
 
@@ -593,12 +632,14 @@ def test_only_what_comes_first_in_a_batch_may_block() -> None:
         b, a = tx.get_many(["b", "a"])
         b["n"] += a["n"]
 
-    wire.next("read", {}, {}, by_another)
-    wire.next("line", until_now)
+    wire.next("read", {}, {}, by_another, until_now)
     wire.transact(change)
     assert waits_of(wire) == [b"__txstate__:line:a", b"__txstate__:door:a"]
-    for batch in wire.batches():
-        assert "BZPOPMIN" not in names(batch)[1:]
+    for sent in wire.effects:
+        if isinstance(sent, Send):
+            blocking = [float(command[2]) for command in sent.commands if command[0] == "BZPOPMIN"]
+            assert list(sent.patience) == blocking
+            assert names(sent.commands)[: len(blocking)] == ["BZPOPMIN"] * len(blocking)
     assert ("DEL", b"__txstate__:claim:b") in [
         command for batch in wire.batches("plain") for command in batch
     ]

@@ -78,3 +78,8 @@ def test_what_else_there_is() -> None:
     assert Batch([("TYPE", b"k")], None).kind is Kind.OTHER
     plain = Batch([("MULTI",), ("HMGET", b"k", b"n"), ("EXEC",)], [b"OK", b"QUEUED", [[b"5"]]])
     assert (plain.kind, list(plain.loaded())) == (Kind.READ, [("k", {"n": "5"})])
+
+
+def test_a_batch_that_stands_in_line_first_is_told_from_others() -> None:
+    wait = ("BZPOPMIN", b"__txstate__:line:k", b"0.1")
+    assert [Batch([*before, *TAIL[:2]], None).waits for before in ([], [wait])] == [False, True]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from txstate._drivers.mailbox import AsyncMailbox
     from txstate._drivers.source import Source
-    from txstate._effects import Command, Constant, Effect, Sleep, Steps
+    from txstate._effects import Command, Constant, Effect, Patience, Sleep, Steps
 
     _Waiter = asyncio.Future["AsyncChannel"]
 
@@ -73,7 +73,7 @@ class AsyncChannel(Place):
         self._reader, self.writer = connection._reader, connection._writer  # noqa: SLF001 - shown nowhere else
 
     async def exchange(
-        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: float = 0.0
+        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: Patience = ()
     ) -> list[object]:
         """Send a batch and read its replies. See `Send`."""
         replies: list[object] = []
@@ -82,7 +82,7 @@ class AsyncChannel(Place):
         if reader is None or writer is None or writer.is_closing():
             raise Lost(replies, sent=False, cause=ConnectionError("there is no connection"))
         sent, received, complete = False, 0, False
-        wanted, chunk = len(commands) + len(tail), b""
+        wanted = len(commands) + len(tail)
         # Not `asyncio.timeout`, which costs several times as much: who is late is dropped anyway, its stream included.
         limit = asyncio.get_running_loop().call_later(timeout, _end, reader)
         try:
@@ -93,18 +93,19 @@ class AsyncChannel(Place):
                 async with asyncio.timeout(timeout):
                     for piece in more:
                         await _write_slowly(writer, piece)
-            if patience > 0.0:
-                chunk = await _comes_in_time(reader, patience)
-                if not chunk:
-                    writer.write(NUDGE)
-                    wanted += 1
+            for due, seconds in enumerate(patience, 1):
+                while len(replies) < due:
+                    chunk = await _comes_in_time(reader, seconds)
+                    if not chunk:
+                        writer.write(NUDGE)
+                        wanted += 1
+                        chunk = await reader.read(_BUFFER)
+                    received += len(chunk)
+                    complete = incoming.take(_checked(chunk), len(chunk), replies, wanted)
             while not complete:
-                chunk = chunk or await reader.read(_BUFFER)
-                if not chunk:
-                    raise ConnectionError(CLOSED)
+                chunk = _checked(await reader.read(_BUFFER))
                 received += len(chunk)
                 complete = incoming.take(chunk, len(chunk), replies, wanted)
-                chunk = b""
             del replies[len(commands) + len(tail) :]
             if received >= LARGE:
                 incoming.shrink()
@@ -301,6 +302,17 @@ class AsyncDriver:
 def _end(reader: asyncio.StreamReader) -> None:
     """Whoever waits for more than has come waits in vain."""
     reader.set_exception(TimeoutError("no complete reply in time"))
+
+
+def _checked(chunk: bytes) -> bytes:
+    """What was received.
+
+    Raises:
+        ConnectionError: the end of the stream.
+    """
+    if not chunk:
+        raise ConnectionError(CLOSED)
+    return chunk
 
 
 async def _comes_in_time(reader: asyncio.StreamReader, patience: float) -> bytes:

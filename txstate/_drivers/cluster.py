@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from txstate._drivers.cluster_source import ClusterSource, Node
-    from txstate._effects import Acquire, Command, Constant
+    from txstate._effects import Acquire, Command, Constant, Patience
 
 
 _VISIT: Final = 1.0
@@ -114,7 +114,7 @@ class SyncClusterChannel(_Routed, SyncChannel):
         self.topology = driver.topology
 
     def exchange(
-        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: float = 0.0
+        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: Patience = ()
     ) -> list[object]:
         """Send a batch and read its replies."""
         if self.asking:
@@ -181,7 +181,7 @@ class AsyncClusterChannel(_Routed, AsyncChannel):
         self.topology = driver.topology
 
     async def exchange(
-        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: float = 0.0
+        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: Patience = ()
     ) -> list[object]:
         """Send a batch and read its replies."""
         if self.asking:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from txstate._drivers.mailbox import SyncMailbox
     from txstate._drivers.source import Source
-    from txstate._effects import Command, Constant, Effect, Sleep, Steps
+    from txstate._effects import Command, Constant, Effect, Patience, Sleep, Steps
     from txstate.errors import UsageError
 
     _Waiter: TypeAlias = queue.SimpleQueue["SyncChannel | UsageError"]
@@ -88,7 +88,7 @@ class SyncChannel(Place):
         self._socket = sock
 
     def exchange(
-        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: float = 0.0
+        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: Patience = ()
     ) -> list[object]:
         """Send a batch and read its replies. See `Send`."""
         replies: list[object] = []
@@ -108,30 +108,37 @@ class SyncChannel(Place):
                 _send_rest(sock, memoryview(data)[length:], more)
             wanted = len(commands) + len(tail)
             until = time.monotonic() + timeout
-            nudged = patience > 0.0 and self._nudge(sock, patience, until)
-            wanted += nudged
+            if patience:
+                return self._wait_in_turn(sock, patience, wanted, replies, until)
             length = sock.recv_into(incoming.buffer)
             if length == 0:
                 raise ConnectionError(CLOSED)
             if not incoming.take(incoming.buffer, length, replies, wanted):
-                _receive_rest(sock, incoming, replies, wanted, until)
-            if nudged:
-                replies.pop()
+                _receive_rest(sock, incoming, replies, wanted, due=wanted, until=until)
         except Exception as error:
             raise Lost(replies, sent=sent, cause=error) from error
         except BaseException as interruption:
             raise Lost(replies, sent=True, cause=interruption) from interruption
         return replies
 
-    def _nudge(self, sock: socket.socket, patience: float, until: float) -> bool:
-        """Whether the server had to be told that the time of a command which blocks is up."""
-        if self._arrivals.poll(1000 * min(patience + LATE, self._timeout)):
-            return False
-        sock.sendall(NUDGE)
-        # The reply has what is left of the time, and not all of it once more.
-        self._timeout = max(until - time.monotonic(), _LEAST)
-        sock.settimeout(self._timeout)
-        return True
+    def _wait_in_turn(
+        self, sock: socket.socket, patience: Patience, wanted: int, replies: list[object], until: float
+    ) -> list[object]:
+        """Read the replies to a batch whose first commands block; tell the server when the time of one is up."""
+        incoming, expected = self._replies, wanted
+        for due, seconds in enumerate(patience, 1):
+            if len(replies) < due:
+                if not self._arrivals.poll(1000 * min(seconds + LATE, self._timeout)):
+                    sock.sendall(NUDGE)
+                    expected += 1
+                    # The reply has what is left of the time, and not all of it once more.
+                    self._timeout = max(until - time.monotonic(), _LEAST)
+                    sock.settimeout(self._timeout)
+                _receive_rest(sock, incoming, replies, expected, due=due, until=until)
+        if len(replies) < expected:
+            _receive_rest(sock, incoming, replies, expected, due=expected, until=until)
+        del replies[wanted:]
+        return replies
 
     def quiet(self) -> bool:
         """Whether nothing has arrived that nobody asked for."""
@@ -336,9 +343,9 @@ def _send_rest(sock: socket.socket, data: memoryview, more: Iterable[bytes]) -> 
 
 
 def _receive_rest(
-    sock: socket.socket, incoming: Replies, replies: list[object], wanted: int, until: float
+    sock: socket.socket, incoming: Replies, replies: list[object], wanted: int, *, due: int, until: float
 ) -> None:
-    """A large reply takes several turns."""
+    """Read until so many replies are there that are due now, of all that are wanted: a large one takes several turns."""
     received = 0
     while True:
         if time.monotonic() > until:
@@ -347,7 +354,7 @@ def _receive_rest(
         if length == 0:
             raise ConnectionError(CLOSED)
         received += length
-        if incoming.take(incoming.buffer, length, replies, wanted):
+        if incoming.take(incoming.buffer, length, replies, wanted) or len(replies) >= due:
             break
     if received >= LARGE:
         incoming.shrink()

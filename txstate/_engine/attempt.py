@@ -22,14 +22,14 @@ from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, 
 from txstate._engine.readset import ReadSet
 from txstate._engine.session import connect, waits_for_the_rest
 from txstate._engine.state import COMMITTED, CONDEMNED, ENDED, RUNNING, Standing
-from txstate._engine.turns import heed, line_up, may_take_over
+from txstate._engine.turns import heed, line_up, line_up_by, may_take_over
 from txstate.errors import UsageError, WrongType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
     from txstate._docs import Doc
-    from txstate._effects import Channel, Command, Constant, Steps
+    from txstate._effects import Channel, Command, Constant, Patience, Steps
     from txstate._engine.armed import Tail, Wanted
     from txstate._engine.group import Member
     from txstate._engine.resolve import Evidence, Finding
@@ -213,8 +213,12 @@ class Attempt(Standing):
         armed, session.armed = session.armed, None
         if not channel.quiet():
             channel.drop()
-        elif armed.signature == self.signature and may_take_over(self, armed, session):
-            self.read_set, self.documents.spares, self.tail = armed.read_set, armed.spares, armed.tail
+        elif armed.signature == self.signature:
+            if may_take_over(self, armed, session):
+                self.read_set, self.documents.spares, self.tail = armed.read_set, armed.spares, armed.tail
+            elif armed.tail is not None and self.read_set.turn.line is not None:
+                steps = line_up_by(self, armed.tail)
+                yield from steps if self._busy else self._guarded(steps, tuple(wanted))
 
     # The round trips.
 
@@ -242,7 +246,7 @@ class Attempt(Standing):
         return min(self.time_left(), self.settings.timeout)
 
     def exchange(
-        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: float = 0.0
+        self, commands: Sequence[Command], timeout: float, tail: Constant = NOTHING, patience: Patience = ()
     ) -> Steps[list[Any]]:
         """Send a batch and read its replies; if anything goes wrong, the socket is not used again."""
         channel = self.channel

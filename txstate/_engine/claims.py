@@ -89,7 +89,7 @@ class Line:
 
     Attributes:
         key: the document.
-        seconds: for how long in the line: longer than it ever takes, if all goes well; 0: it is at the door already.
+        seconds: for how long in the line: longer than it ever takes, if all goes well; 0: it stays at the door.
         door: for how long at the door: a little longer than a turn is kept between two calls, or, the second time, than
             the claim that it found there can last.
         left: claims to give back first: who waits holds none but on earlier keys, so that no two wait for each other.
@@ -99,6 +99,16 @@ class Line:
     seconds: float
     door: float
     left: tuple[str, ...] = ()
+
+    def waits(self, settings: Settings, slot: int | None) -> Iterator[tuple[Command, float]]:
+        """What to block on, one after the other, before anything is claimed or read; each with its seconds.
+
+        In one batch: whoever is called goes to the door without coming home first.
+        """
+        for where, seconds in (("line", self.seconds), ("door", self.door)):
+            if seconds:
+                name = settings.reserved_name(where, slot, self.key).encode()
+                yield (WAIT, name, b"%.3f" % seconds), seconds
 
 
 class Turn:
@@ -180,15 +190,15 @@ class Turn:
         Args:
             settings: the store's.
             waited: seconds of the last wait: the line is about as long as that.
-            longest: seconds that are left for it.
+            longest: seconds that are left for both.
         """
         key, lease = min(self.others.items())
         left = tuple(held for held in self.held if held > key)
         if self.line is not None and self.line.key == key and self.line.seconds:
             seconds, door = 0.0, lease + _LATE
         else:
-            seconds = max(_SHORTEST, min(max(_STILL, lease, _QUEUES * waited), longest))
-            door = shortest_kept(settings) + _LATE
+            door = min(shortest_kept(settings) + _LATE, longest / 2)
+            seconds = max(_SHORTEST, min(max(_STILL, lease, _QUEUES * waited), longest - door))
         return Line(key, seconds, max(_SHORTEST, min(door, longest)), left)
 
 
@@ -199,11 +209,6 @@ NO_TURN: Final = Turn()
 def claim_names(settings: Settings, keys: Iterable[str], slot: int | None = None) -> list[bytes]:
     """Where the claims on these documents are kept, in the order of the keys."""
     return [settings.reserved_name("claim", slot, key).encode() for key in sorted(keys)]
-
-
-def waiting_name(settings: Settings, where: str, key: str, slot: int | None = None) -> bytes:
-    """Where those wait who want this document: ``"line"``, or ``"door"``."""
-    return settings.reserved_name(where, slot, key).encode()
 
 
 def give_back(settings: Settings, keys: Sequence[str], slot: int | None) -> list[Command]:
@@ -242,7 +247,7 @@ def _let_one_pass(settings: Settings, where: str, keys: Sequence[str], slot: int
     who is on the way: then PEXPIRE answers 1.
     """
     linger = b"%d" % round(1000 * settings.shortest_lease)
-    names = [waiting_name(settings, where, key, slot) for key in keys]
+    names = [settings.reserved_name(where, slot, key).encode() for key in keys]
     return [command for name in names for command in (("ZADD", name, "0", "turn"), ("PEXPIRE", name, linger))]
 
 

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from txstate._effects import ReplyError
-from txstate._engine.claims import NO_TURN, WAIT, Turn, claim_names, waiting_name
+from txstate._engine.claims import NO_TURN, Turn, claim_names
 from txstate._engine.outcome import passing
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale
 from txstate._engine.session import (
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _MAY_FAIL: Final = ("token", "role", "keyspace", "info")
-_CLAIMS: Final = ("claim", "claims", "door")
+_CLAIMS: Final = ("claim", "claims", "wait")
 
 
 class ReadSet:
@@ -104,7 +104,7 @@ class Batch(ABC):
         self._new = {read.key: read.name for read in reads if read.key not in known.present}
         self._claimable = sorted(self._new)
         self._claims = claim_names(settings, self._new, session.slot)
-        self.patience = self._knock(settings)
+        self.patience = self._wait(settings)
         if not session.token_set and self.first:
             self._mark("token", "SET", session.token, b"%d" % session.commits, "NX", "EX", settings.token_ttl)
         if session.watching and self.first:
@@ -141,17 +141,16 @@ class Batch(ABC):
         self._marks[name] = len(self.commands)
         self.commands.append(command)
 
-    def _knock(self, settings: Settings) -> float:
-        """Wait at the door, before anything else: who waits has nothing yet that could be lost. Returns for how long."""
-        line = self.known.turn.line
-        if line is None or not self.first:
-            return 0.0
-        self.known.turn.vain = self.session.guest
-        if self.session.guest:
-            return 0.0
-        name = waiting_name(settings, "door", line.key, self.session.slot)
-        self._mark("door", WAIT, name, b"%.3f" % line.door)
-        return line.door
+    def _wait(self, settings: Settings) -> Sequence[float]:
+        """Stand in line, before anything else: who waits has nothing yet that could be lost. Returns for how long."""
+        turn = self.known.turn
+        patience: list[float] = []
+        if turn.line is not None and self.first:
+            turn.vain = self.session.guest
+            for wait, seconds in () if turn.vain else turn.line.waits(settings, self.session.slot):
+                self._mark(f"wait {len(patience)}", *wait)
+                patience.append(seconds)
+        return patience
 
     def _claim(self) -> None:
         """Take the turn."""
@@ -192,8 +191,8 @@ class Batch(ABC):
             role = role_of(replies[self._marks["role"]])
             if role is not None:
                 require_primary(role)
-        if "door" in self._marks:
-            self.known.turn.vain = isinstance(replies[self._marks["door"]], ReplyError)
+        if self.patience:
+            self.known.turn.vain = ReplyError in map(type, replies[: len(self.patience)])
         if "claims" in self._marks:
             self._heed_claims(replies[self._marks["claims"]])
         if "time" in self._marks:

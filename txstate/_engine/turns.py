@@ -8,20 +8,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-from txstate._effects import Constant, Lost, TooLate
+from txstate._effects import Constant, Lost, ReplyError, TooLate
 from txstate._engine.armed import Armed, tail_behind
 from txstate._engine.claims import (
     NO_TURN,
-    WAIT,
     Claim,
     Turn,
     awaited,
     call_next,
+    claim_names,
     give_back,
     keep,
     open_door,
     shortest_kept,
-    waiting_name,
 )
 from txstate._engine.outcome import GiveWay
 from txstate._engine.readset import ReadSet
@@ -48,9 +47,11 @@ class Handover:
 
     watches: ClassVar = False
 
-    def __init__(self, settings: Settings, session: Session, signature: Hashable, turn: Turn) -> None:
+    def __init__(
+        self, settings: Settings, session: Session, signature: Hashable, turn: Turn, tail: Tail | None
+    ) -> None:
         self._settings, self._session = settings, session
-        self._signature = signature
+        self._signature, self._tail = signature, tail
         self.claims = give_back(settings, turn.held, session.slot)
         # Whoever came too late to be called before, for a turn of several commits, would wait in line for nobody.
         uncalled = [key for key in turn.held if key not in turn.called]
@@ -68,7 +69,7 @@ class Handover:
         read_set.turn = Turn()
         read_set.turn.others = dict.fromkeys(awaited(self._waited_for, replies), lease)
         self._session.finished = now = self._settings.clock()
-        self._session.armed = Armed(self._signature, read_set, {}, None, now + lease)
+        self._session.armed = Armed(self._signature, read_set, {}, self._tail, now + lease)
 
 
 class Opening:
@@ -112,19 +113,45 @@ def may_take_over(attempt: Attempt, armed: Armed, session: Session) -> bool:
 
 
 def line_up(attempt: Attempt) -> Steps[None]:
-    """Wait on the server for one's place at the door, if the attempt is to stand in line."""
+    """Get ready to stand in line, if the attempt is to: the wait itself is a part of its first batch."""
     settings, session, line = attempt.settings, attempt.session, attempt.read_set.turn.line
     if line is None or session.guest:
         return
     if attempt.member is not None:
         attempt.member.got_connected(lines_up=True)
     if line.left:
-        # On its own: only the first command of a batch may block, and nobody is to wait for this until then.
+        # On its own: only the first commands of a batch may block, and nobody is to wait for this until then.
         yield from attempt.exchange(_passing_on(settings, line.left, session.slot), attempt.remaining())
-    if line.seconds:
-        name = waiting_name(settings, "line", line.key, session.slot)
-        wait = (WAIT, name, b"%.3f" % line.seconds)
-        yield from attempt.exchange([wait], attempt.remaining(), patience=line.seconds)
+
+
+def line_up_by(attempt: Attempt, tail: Tail) -> Steps[None]:
+    """Stand in line, claim, and read by what armed the socket before, all in one batch: most of it is packed already.
+
+    If there is anything unusual about the documents, nothing is taken over, and the attempt reads them as always.
+
+    Raises:
+        Condemned: it is another's turn.
+    """
+    settings, session, turn = attempt.settings, attempt.session, attempt.read_set.turn
+    line = turn.line
+    if line is None or session.guest:
+        return
+    if attempt.member is not None:
+        attempt.member.got_connected(lines_up=True)
+    commands, patience = map(list, zip(*line.waits(settings, session.slot), strict=True))
+    commands += turn.claiming(sorted(tail.wanted), claim_names(settings, tail.wanted, session.slot))
+    session.watching = True
+    replies = yield from attempt.exchange(commands, attempt.remaining(), tail.commands, patience)
+    tail.take(replies[len(commands) :], turn)
+    armed, session.armed = session.armed, None
+    if armed is not None:
+        attempt.read_set, attempt.documents.spares, attempt.tail = armed.read_set, armed.spares, armed.tail
+        met = attempt.read_set.turn
+        turn.held, turn.others = list(met.held), dict(met.others)
+        attempt.read_set.turn = turn
+    turn.vain = ReplyError in map(type, replies[: len(patience)])
+    heed(attempt, first=True)
+    turn.line = None
 
 
 def heed(attempt: Attempt, *, first: bool) -> None:
@@ -154,9 +181,9 @@ def follows(attempt: Attempt, session: Session) -> Tail | Opening | Handover | N
         session.worked = now - attempt.began
     if not turn.held or session.guest:  # a guest's turns are not the slot's owner's
         return tail_behind(attempt, session)
-    tail = tail_behind(attempt, session) if turn.lasts(session, now, shortest_kept(settings)) else None
-    if tail is None:
-        return Handover(settings, session, attempt.signature, turn)
+    tail = tail_behind(attempt, session)
+    if tail is None or not turn.lasts(session, now, shortest_kept(settings)):
+        return Handover(settings, session, attempt.signature, turn, tail)
     return tail if turn.commits else Opening(settings, session, tail, turn)
 
 

@@ -35,7 +35,6 @@ class Kind(enum.Enum):
     RESOLVE = "asks what became of its commit"
     FENCE = "fences off its commit, and asks the documents"
     PROVE = "checks that what it has read still holds"
-    WAIT = "stands in line"
     READ = "reads"
     OTHER = "does something else"
 
@@ -62,6 +61,11 @@ class Batch:
     def arms(self) -> bool:
         """Whether it is a commit that reads for the call after it."""
         return self.kind is Kind.COMMIT and bool(self.behind)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it stands in line first."""
+        return self.commands[0][0] == WAIT
 
     @property
     def answer(self) -> object:
@@ -189,7 +193,7 @@ def kind_of(commands: Sequence[Command]) -> Kind:
         return Kind.FENCE
     if not _READS.isdisjoint(verbs):
         return Kind.READ
-    return Kind.PROVE if "EXISTS" in verbs else Kind.WAIT if WAIT in verbs else Kind.OTHER
+    return Kind.PROVE if "EXISTS" in verbs else Kind.OTHER
 
 
 def documents_in(commands: Sequence[Command]) -> list[str]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from txstate._drivers.sync import SyncChannel
-    from txstate._effects import Command, Effect, Steps
+    from txstate._effects import Command, Effect, Patience, Steps
     from txstate.testing._stage import Stage
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Channel(Place):
         """Get a connection."""
         self.link, self.session = self._stage.link(timeout), None
 
-    def exchange(self, commands: Sequence[Command], timeout: float, patience: float = 0.0) -> list[object]:
+    def exchange(self, commands: Sequence[Command], timeout: float, patience: Patience = ()) -> list[object]:
         """Send a batch and read its replies."""
         if self.link is None:
             raise Lost([], sent=False, cause=ConnectionError("the connection is gone"))
@@ -94,14 +94,14 @@ class Step:
 
     Attributes:
         call: the number of the call on the store that it belongs to.
-        patience: seconds for which its first command may block.
+        patience: seconds for which each of its first commands may block.
     """
 
     channel: Channel
     commands: Sequence[Command]
     timeout: float
     call: int
-    patience: float = field(default=0.0, kw_only=True)
+    patience: Patience = field(default=(), kw_only=True)
 
     def send(self) -> list[object]:
         """Send it, and read the replies."""

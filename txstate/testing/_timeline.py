@@ -110,7 +110,8 @@ def _deed(batch: Batch) -> str:
     if kind is Kind.RESOLVE and replies is not None:
         return f"{kind.value}: touched {text(replies[0])}, number {text(replies[1])}"
     if kind is Kind.READ:
-        return f"reads {found or ', '.join(documents_in(batch.commands))}"
+        before = "stands in line, then " if batch.waits else ""
+        return f"{before}reads {found or ', '.join(documents_in(batch.commands))}"
     if kind is Kind.OTHER:
         keys = ", ".join(documents_in(batch.commands))
         return " ".join(str(command[0]) for command in batch.commands) + (f" of {keys}" if keys else "")
