@@ -7,7 +7,7 @@ import contextvars
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import redis
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support.servers import ServerHandle
+
+    from txstate import Stats
 
 request: contextvars.ContextVar[int] = contextvars.ContextVar("request")
 
@@ -200,6 +202,57 @@ def test_tasks_of_one_loop_and_a_foreign_writer(valkey9: ServerHandle, *, foreig
                 assert stats.round_trips < stats.commits / 4
 
     asyncio.run(main())
+
+
+RING: Final = 8
+LAPS: Final = 40
+
+
+@pytest.mark.parametrize("kind", ["threads", "tasks"])
+def test_transfers_whose_documents_overlap_lose_nothing_and_all_get_through(
+    kind: str, valkey9: ServerHandle
+) -> None:
+    """Each between its account and the next one: no two begin with the same, so they can't share a commit.
+
+    Each balance is changed by two of them, so that it shows whatever one did to the other.
+    """
+    attempts: list[int] = []
+    ring = [f"account:{number}" for number in range(RING)]
+
+    def transfer(tx: Tx | AsyncTx, source: Doc, target: Doc) -> None:
+        source["balance"] = source.get("balance", 0) - 1
+        target["balance"] = target.get("balance", 0) + 2
+        tx.on_commit(attempts.append, tx.attempt)
+
+    def work(store: Store, number: int) -> None:
+        for _ in range(LAPS):
+            store.run(lambda tx: transfer(tx, *tx.get_many([ring[number - 1], ring[number]])))
+
+    async def work_async(store: AsyncStore, number: int) -> None:
+        async def function(tx: AsyncTx) -> None:
+            transfer(tx, *await tx.get_many([ring[number - 1], ring[number]]))
+
+        for _ in range(LAPS):
+            await store.run(function)
+
+    async def all_tasks() -> Stats:
+        async with AsyncStore(valkey9.url) as store:
+            await asyncio.gather(*(work_async(store, number) for number in range(RING)))
+            return store.stats()
+
+    if kind == "tasks":
+        stats = asyncio.run(all_tasks())
+    else:
+        with Store(valkey9.url) as store, ThreadPoolExecutor(RING) as pool:
+            list(pool.map(work, [store] * RING, range(RING)))
+            stats = store.stats()
+    with Store(valkey9.url) as store:
+        for account in store.get_many(ring).values():
+            assert account == {"balance": LAPS}  # each lap of its neighbours takes 1 and brings 2
+    assert stats.commits == len(attempts) == RING * LAPS
+    assert stats.conflicts > 0, "they did not meet"
+    assert sum(attempts) <= 2 * len(attempts)
+    assert max(attempts) <= 2 * RING
 
 
 @newest_and_oldest
