@@ -22,6 +22,7 @@ from support.wire import client_of
 
 import txstate
 from txstate import CommitUnknown, Doc, Resolution, Retry, Store, Tx, TxStateError
+from txstate._engine import group
 from txstate.testing import DropReply, FaultProxy
 
 if TYPE_CHECKING:
@@ -113,6 +114,13 @@ def let_go(error: BaseException | None) -> None:
 
 
 @pytest.fixture
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a call that an interruption has kept from saying that it is over: the next one waits for it for so long."""
+    monkeypatch.setattr(group, "PATIENCE", 0.01)
+    monkeypatch.setattr(group, "QUEUEING", 0.05)
+
+
+@pytest.fixture
 def no_garbage_collection() -> Iterator[None]:
     """What an interrupted call held must be free when it has ended, and not only after the next collection."""
     gc.disable()
@@ -123,7 +131,7 @@ def no_garbage_collection() -> Iterator[None]:
 
 
 @pytest.mark.fault(number=14)
-@pytest.mark.usefixtures("no_garbage_collection")
+@pytest.mark.usefixtures("no_garbage_collection", "little_patience")
 @pytest.mark.parametrize("server", ["valkey9"], indirect=True)
 @pytest.mark.parametrize(
     ("scene", "step"),
