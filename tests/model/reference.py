@@ -132,7 +132,8 @@ class ReferenceTx:
 
     def get_many(self, keys: Sequence[str], fields: Sequence[str] | None = None) -> list[View]:
         errors: list[Exception] = []
-        for key in keys:
+        # What is known is looked at first: of two errors, its one is raised.
+        for key in sorted(keys, key=lambda key: key not in self.views):
             try:
                 self.get(key, fields)
             except (CodecError, WrongType) as error:
