@@ -253,10 +253,14 @@ def test_a_worker_that_dies_is_reported(valkey9: ServerHandle) -> None:
     with redis.Redis.from_url(valkey9.url) as client:
         client.hset("n:counter", mapping={"value": 0, "last": 0})
     with Crew(2) as crew:
-        victim = crew._processes[1].pid
-        assert victim is not None
+        victim = crew._processes[1]
+
+        def kill() -> None:
+            victim.kill()
+            victim.join()  # so that it is gone when it is told to go
+
         with pytest.raises(CommandError, match=r"worker 1 died \(exit code -9\)"):
-            crew.run(job, started=lambda: os.kill(victim, signal.SIGKILL), progress=lambda _: None)
+            crew.run(job, started=kill, progress=lambda _: None)
     assert not any(process.is_alive() for process in crew._processes)
 
 

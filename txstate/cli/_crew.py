@@ -84,13 +84,11 @@ class Crew:
         Raises:
             CommandError: a worker failed, died, or does not come back.
         """
-        for pipe in self._pipes:
-            pipe.send(job)
+        self._tell(job)
         for _ in self._collect(Ready, _START):
             pass
         started()
-        for pipe in self._pipes:
-            pipe.send(Go())
+        self._tell(Go())
         done: dict[int, Done] = {}
         latest = [Progress()] * self._workers
         for worker, message in self._collect(Done, job.seconds + _PATIENCE):
@@ -100,6 +98,11 @@ class Crew:
                 latest[worker] = message
                 progress(_sum(latest))
         return [done[worker] for worker in range(self._workers)]
+
+    def _tell(self, message: Job | Go) -> None:
+        for pipe in self._pipes:
+            with contextlib.suppress(OSError):  # one that has died is missed when its answer is waited for
+                pipe.send(message)
 
     def _collect(self, last: type[Ready | Done], seconds: float) -> Iterator[tuple[int, Any]]:
         """Yield what the workers send, until each has sent its last message of this kind."""
