@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from support.servers import StartServer
 
+pytest_plugins = ["support.beside"]
+
 # No deadline: servers and schedulers are shared. The same examples in CI; elsewhere a failing one is printed as a blob, to
 # be run again with @reproduce_failure.
 settings.register_profile(

@@ -123,6 +123,7 @@ def counted(server: ServerHandle, documents: int) -> list[int]:
         return [int(admin.hget(f"doc:{number}", "n")) for number in range(documents)]
 
 
+@pytest.mark.alone
 @documents_of_each
 @pytest.mark.parametrize("call", [run, update])
 def test_a_thousand_tasks_with_fifty_connections(
@@ -150,6 +151,7 @@ def test_a_thousand_tasks_with_fifty_connections(
     assert counted(valkey9, documents) == [TASKS * ROUNDS // documents] * documents
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("documents", [10, SHARED, THREADS])
 def test_two_hundred_threads_with_fifty_connections(documents: int, valkey9: ServerHandle) -> None:
     watch, together = Watch(), threading.Barrier(THREADS)
@@ -169,6 +171,7 @@ def test_two_hundred_threads_with_fifty_connections(documents: int, valkey9: Ser
     assert counted(valkey9, documents) == [THREADS * ROUNDS // documents] * documents
 
 
+@pytest.mark.alone
 def test_tasks_of_a_busy_event_loop_go_on_sharing_commits(valkey9: ServerHandle) -> None:
     """Each turn of the loop takes half as long as one task waits for another's function."""
     tasks, documents, rounds = 100, 10, 2

@@ -183,6 +183,7 @@ def test_so_it_is_under_asyncio(server: ServerHandle, other: redis.Redis) -> Non
     assert max(told) == 2
 
 
+@pytest.mark.alone
 def test_who_waits_for_a_server_that_stands_still_waits_no_longer_than_for_any_other_reply() -> None:
     """The reply to what makes a server look at the time comes out of the same time."""
     patience, timeout = 0.4, 0.5
