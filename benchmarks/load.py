@@ -49,6 +49,7 @@ class Job:
         seed: of the stream of operations.
         tasks: of an asyncio peer, at once.
         thoughts: stop after as many operations, and stop the other workers too; 0: until the time is up.
+        frugal: give freed memory back at once.
     """
 
     peer: str
@@ -60,6 +61,7 @@ class Job:
     seed: str
     tasks: int = 1
     thoughts: int = 0
+    frugal: bool = False
 
 
 @dataclass(slots=True)
@@ -101,6 +103,8 @@ def work(job: Job, start: Callable[[], float], stop: Flag) -> Done:
         stop: set by a worker with `Job.thoughts` when it is done.
     """
     kind = PEERS[job.peer]
+    if job.frugal:
+        machine.give_back()
     if issubclass(kind, AsyncPeer):
         return asyncio.run(_work_async(kind(job.place), job, start, stop))
     assert issubclass(kind, Peer)  # noqa: S101 - there are these two

@@ -6,6 +6,7 @@ Without `os.sched_setaffinity` (macOS) nothing is pinned, and the results say so
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import platform
@@ -28,6 +29,10 @@ PACKAGES: Final = (
 _STAT: Final = Path("/proc/stat")
 _STATUS: Final = Path("/proc/self/status")
 _FORGET: Final = Path("/proc/self/clear_refs")
+_TRIM_THRESHOLD: Final = -1
+_MMAP_THRESHOLD: Final = -3
+"""Of glibc's malloc.h."""
+_LARGE: Final = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,17 @@ def memory() -> int | None:
         _FORGET.write_text("5")
         return _status("VmRSS")
     return None
+
+
+def give_back() -> None:
+    """Let this process return large blocks to the system when it frees them, where the C library can be told to (glibc).
+
+    By itself it keeps them in case they are needed again, with holes in between that nothing else fits into: then the
+    process's size is not what is needed at one moment.
+    """
+    with contextlib.suppress(AttributeError):
+        for option, value in ((_TRIM_THRESHOLD, 0), (_MMAP_THRESHOLD, _LARGE)):
+            ctypes.CDLL(None).mallopt(option, value)
 
 
 def peak_memory() -> int:

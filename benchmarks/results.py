@@ -75,6 +75,7 @@ class Round:
         thoughts: seconds and attempts of each slow operation.
         in_time: how many of these ended before the others did.
         peak_bytes: the most that a process grew by meanwhile; None: can't be told here.
+        needed_bytes: the same without what it had freed already, what the caller holds included.
     """
 
     rate: float
@@ -89,6 +90,7 @@ class Round:
     thoughts: list[tuple[float, int]]
     in_time: int
     peak_bytes: int | None = None
+    needed_bytes: int | None = None
 
 
 @dataclass(slots=True)

@@ -125,13 +125,26 @@ class Runner:
         if case.thoughts:
             slow = replace(case.workload, think=case.thinking)
             jobs[-1] = replace(jobs[-1], workload=slow, thoughts=case.thoughts, warm_up=0.0)
-        if case.fresh:
-            self._crew.renew()
-            small = replace(case.workload, width=_SMALL)
-            self._do(kind, place, [replace(job, workload=small) for job in jobs])
-            jobs = [replace(job, warm_up=0.0) for job in jobs]
-        done, off_by = self._do(kind, place, jobs)
-        return _summed_up(done, seconds, off_by)
+        if not case.fresh:
+            return _summed_up(*self._do(kind, place, jobs), seconds)
+        frugal = _summed_up(
+            *self._do_afresh(kind, place, [replace(job, frugal=True) for job in jobs]), seconds
+        )
+        measured = _summed_up(*self._do_afresh(kind, place, jobs), seconds)
+        return replace(measured, needed_bytes=frugal.peak_bytes)
+
+    def _do_afresh(
+        self, kind: type[Named], place: Place, jobs: Sequence[Job]
+    ) -> tuple[list[Done], int | None]:
+        """By new workers, which have done the same with small documents before.
+
+        Raises:
+            PeerError: as `_do`.
+        """
+        self._crew.renew()
+        small = replace(jobs[0].workload, width=_SMALL)
+        self._do(kind, place, [replace(job, workload=small) for job in jobs])
+        return self._do(kind, place, [replace(job, warm_up=0.0) for job in jobs])
 
     def _do(self, kind: type[Named], place: Place, jobs: Sequence[Job]) -> tuple[list[Done], int | None]:
         """Put the documents there, let the workers work, and look what has become of them.
@@ -175,7 +188,7 @@ def _blaming(what: str) -> Iterator[None]:
         raise PeerError(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def _summed_up(done: Sequence[Done], seconds: float, off_by: int | None) -> Round:
+def _summed_up(done: Sequence[Done], off_by: int | None, seconds: float) -> Round:
     latencies = sorted(latency for one in done for latency in one.latencies)
     errors: dict[str, tuple[int, str]] = {}
     for one in done:

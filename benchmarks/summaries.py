@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.peers import PEERS
 from benchmarks.tables import Table, grids, number
-from benchmarks.targets import memory_peak, outcomes
+from benchmarks.targets import memory_grown, memory_needed, outcomes
 
 if TYPE_CHECKING:
     from benchmarks.results import Measured, Results
@@ -59,12 +59,19 @@ def _think(results: Results) -> Table:
 def _memory(results: Results) -> Table:
     rows = []
     for one in results.of("memory"):
-        peak = memory_peak(one)
-        what = "reads" if one.case.workload.reads else "updates"
-        shown = "can't be told here" if peak is None else f"{peak:.2f} x"
+        peer, what = PEERS[one.case.peer], "reads" if one.case.workload.reads else "updates"
+        shown = [
+            "not measured" if found is None else f"{found:.2f} x"
+            for found in (memory_needed(one), memory_grown(one))
+        ]
         cost = number(one.median("p50_us"))
-        rows.append((PEERS[one.case.peer].title, f"{what} {one.case.workload.name}", shown, cost))
-    heads = ("", "does", "process grows by at most, in documents", "microseconds (median)")
+        rows.append(
+            (peer.title, f"{what} {one.case.workload.name}", shown[0], str(peer.holds), shown[1], cost)
+        )
+    heads = (
+        *("", "does", "needs at once, in documents", "of these, the caller's"),
+        *("process grows by at most", "microseconds (median)"),
+    )
     return Table("memory", _title(results, "memory"), heads, tuple(rows))
 
 

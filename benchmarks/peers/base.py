@@ -38,6 +38,7 @@ class Named(ABC):
         module: what must be importable.
         thinks: whether Python can run between its read and its write.
         checked: whether it changes documents at all.
+        holds: documents that its caller holds while it changes one: those are not the library's.
         attempts: how often a change was tried.
     """
 
@@ -47,6 +48,7 @@ class Named(ABC):
     module: ClassVar[str]
     thinks: ClassVar[bool] = True
     checked: ClassVar[bool] = True
+    holds: ClassVar[int] = 0
 
     def __init__(self, place: Place) -> None:
         self.place = place

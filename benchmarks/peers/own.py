@@ -97,6 +97,7 @@ class Put(Update):
 
     title = "txstate, put"
     form = "store.get(key), then store.put(key, document, if_version=...), again after VersionMismatch"
+    holds = 2  # what it has read, and what it makes of that
 
     def change(self, op: Op) -> None:
         """Replace the document, until nobody was faster. Several documents have no version in common."""

@@ -151,7 +151,7 @@ def test_the_ledger_knows_what_must_be_there() -> None:
 def a_round(rate: float, p50_us: float) -> Round:
     return Round(
         rate=rate, p50_us=p50_us, p99_us=p50_us * 2, max_us=p50_us * 3, operations=10, attempts=10, fairness=0.5,
-        off_by=0, errors={"E": (1, "e")}, thoughts=[(0.5, 3)], in_time=1, peak_bytes=1000,
+        off_by=0, errors={"E": (1, "e")}, thoughts=[(0.5, 3)], in_time=1, peak_bytes=1000, needed_bytes=900,
     )  # fmt: skip
 
 

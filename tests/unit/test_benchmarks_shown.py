@@ -127,11 +127,13 @@ def test_slow_transactions_are_counted_over_all_rounds() -> None:
 
 def test_memory_is_told_in_documents() -> None:
     workload = Workload(name="1 MB", fields=2, width=1_000_000)
-    how = {"peer": "txstate", "scenario": "memory", "workload": workload, "fresh": True}
-    found = results((how, {"peak_bytes": 2_000_000}))
-    assert table(found, "memory").rows[0][2] == "2.00 x"
-    found.measured[0].rounds[0].peak_bytes = None
-    assert table(found, "memory").rows[0][2] == "can't be told here"
+    how = {"peer": "txstate-put", "scenario": "memory", "workload": workload, "fresh": True}
+    found = results((how, {"peak_bytes": 7_000_000, "needed_bytes": 4_500_000}))
+    assert table(found, "memory").rows[0][2:5] == ("4.50 x", "2", "7.00 x")
+    target = next(row for row in table(found, "targets").rows if "1 MB document" in row[0])
+    assert target[1] == "2.5 x", "what the caller holds is not the call's"
+    found.measured[0].rounds[0].needed_bytes = None
+    assert table(found, "memory").rows[0][2:5] == ("not measured", "2", "7.00 x")
 
 
 def test_a_terminal_shows_what_there_is() -> None:
