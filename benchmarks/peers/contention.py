@@ -30,24 +30,24 @@ class SingleTurns(Update):
 
     title = "turns of one commit"
     form = "the engine's lines, without keeping a turn for the next call"
-    burst: ClassVar[int] = 1
+    turn: ClassVar[float] = 0.0
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        self._before, claims.BURST = claims.BURST, self.burst
+        self._before, claims.TURN = claims.TURN, self.turn
 
     def close(self) -> None:
         """Disconnect, and leave the process as it was."""
-        claims.BURST = self._before
+        claims.TURN = self._before
         super().close()
 
 
 class LongTurns(SingleTurns):
-    """Turns of up to 64 commits."""
+    """Turns four times as long."""
 
-    title = "turns of 64 commits"
+    title = "turns of 6 ms"
     form = "the engine's lines, with longer turns"
-    burst = 64
+    turn = 0.0064
 
 
 class SleepingClaims(Update):

@@ -11,7 +11,7 @@ import tenacity
 from support.scripted import DIRTY, QUEUED, TIME, ScriptedChannel, Wire, error, lost
 
 from txstate._effects import Lost, Send
-from txstate._engine import claims, session
+from txstate._engine import claims
 from txstate._engine.transaction import transact
 from txstate.errors import (
     CommitUnknown,
@@ -541,22 +541,42 @@ def test_who_comes_to_its_place_in_line_after_its_deadline_is_told_in_the_librar
     wire.assert_settled()
 
 
-@pytest.mark.parametrize(("there", "calls"), [(False, 2), (True, 1)])
-def test_a_turn_of_several_commits_calls_again_if_nobody_was_in_line_the_first_time(
-    monkeypatch: pytest.MonkeyPatch, *, there: bool, calls: int
+def test_the_end_of_a_turn_lets_in_who_is_at_the_door_and_calls_the_next_one_there() -> None:
+    assert woken(queued(), 3) == [b"__txstate__:door:a", b"__txstate__:line:a"]
+
+
+def woken(wire: Wire, commit: int) -> list[bytes]:
+    """The places at which a commit wakes somebody, in this order."""
+    sent = wire.batches("commit")[commit - 1]
+    return [bytes(command[1]) for command in sent if command[0] == "ZADD"]  # type: ignore[arg-type]  # as above
+
+
+def claims_kept(wire: Wire, commit: int) -> int:
+    """How many claims a commit makes last."""
+    sent = wire.batches("commit")[commit - 1]
+    return sum(command[:2] == ("SET", b"__txstate__:claim:a") for command in sent)
+
+
+@pytest.mark.parametrize(("handed", "calls"), [(False, [b"__txstate__:line:a"]), (True, [])])
+def test_who_was_not_handed_its_turn_calls_the_next_one_to_the_door_by_its_first_commit(
+    *, handed: bool, calls: list[bytes]
 ) -> None:
-    """Who lined up since would wait for nobody; who was called already waits at the door."""
-    monkeypatch.setattr(session, "_TRUSTED", 0)
-    monkeypatch.setattr(claims, "BURST", 2)
-    wire = contended(2)
-    wire.arms = True
-    wire.next("commit", {"PEXPIRE": 0 if there else 1})
-    assert [wire.transact(add_one) for _ in range(2)] == [2, 3]
-    commits = wire.batches("commit")[2:]
-    assert [b"__txstate__:claim:a" in wire.strings, len(commits)] == [False, 2], "one turn of two commits"
-    sent = [command[1] for batch in commits for command in batch if command[0] == "ZADD"]
-    assert sent.count(b"__txstate__:line:a") == calls
-    assert sent.count(b"__txstate__:door:a") == 1
+    """Else nobody would watch whether it has gone: its predecessor had no chance to call, if there was one."""
+    wire = queued()
+    (channel,) = wire.channels
+    assert channel.session is not None
+    channel.session.trusted = 0
+    wire.latency = 0.0
+    wire.next("read", {"BZPOPMIN": [b"door", b"turn", b"0"] if handed else None})
+    before = len(wire.batches())
+    assert [wire.transact(add_one) for _ in range(3)] == [3, 4, 5]
+    assert len(wire.batches()) == before + 4, "one round trip each, once it is its turn"
+    assert [woken(wire, commit) for commit in (4, 5, 6)] == [calls, [], []]
+    assert [claims_kept(wire, commit) for commit in (4, 5, 6)] == [1, 0, 0], "for the rest of the turn"
+    wire.now += claims.TURN
+    wire.transact(add_one)
+    assert woken(wire, 7) == [b"__txstate__:door:a", b"__txstate__:line:a"]
+    assert b"__txstate__:claim:a" not in wire.strings
 
 
 def test_who_lines_up_at_once_claims_for_as_long_as_its_last_attempt_took() -> None:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import pytest
+from support.scripted import ScriptedChannel, Wire
 
 from txstate._engine import claims
 from txstate._engine.armed import Tail
 from txstate._engine.attempt import Attempt
-from txstate._engine.claims import Claim, Line, Turn, awaited, call_next, keep, open_door
+from txstate._engine.claims import Claim, Line, Turn, awaited, call_next, open_door
 from txstate._engine.session import Session
 from txstate._engine.settings import Settings
-from txstate._engine.turns import with_commit
+from txstate._engine.turns import follows, with_commit
+
+if TYPE_CHECKING:
+    from txstate._effects import Channel
 
 SETTINGS = Settings(random_id=lambda: "me", shortest_lease=0.02)
 CLAIM = Claim.suiting(SETTINGS)
 
 
-def held(since: float = 0.0, commits: int = 0) -> Turn:
+def held() -> Turn:
     turn = Turn(CLAIM)
     turn.see(["a"], [CLAIM.value])
-    turn.since, turn.commits = since, commits
     return turn
 
 
@@ -84,30 +89,31 @@ def test_who_was_at_the_door_in_vain_stays_there_once_for_as_long_as_the_claim_l
 
 
 def test_a_turn_goes_on_for_some_commits_of_who_comes_back_at_once() -> None:
-    trusted, last = prompt(4), claims.BURST - 1
-    assert [held(commits=number).lasts(trusted, 0.001, 0.01) for number in (0, last - 1, last)] == [
-        True,
-        True,
-        False,
-    ]
-    assert not held().lasts(prompt(3), 0.001, 0.01), "who is not known to come back makes others wait"
-    assert not held().lasts(trusted, 0.011, 0.01), "the next commit would come too late"
+    trusted = prompt(4)
+    assert [held().lasts(trusted, share * claims.TURN) for share in (0.0, 0.9, 1.1)] == [True, True, False]
+    assert not held().lasts(prompt(3), 0.0), "who is not known to come back makes others wait"
+    assert claims.shortest_kept(Settings()) > 4 * claims.TURN, "it may come back a little late"
 
 
 def test_a_turn_is_kept_for_a_moment_whoever_has_the_claim() -> None:
-    assert keep(SETTINGS, CLAIM, ["b", "a"], None) == [
+    turn = Turn(CLAIM)
+    turn.see(["a", "b"], [CLAIM.value] * 2)
+    assert turn.last(SETTINGS, None) == [
         ("SET", b"__txstate__:claim:a", b"me 10", "PX", b"10"),
         ("SET", b"__txstate__:claim:b", b"me 10", "PX", b"10"),
     ]
+    assert turn.after(["b", "a"], [b"me 10"] * 2) is turn, "nothing has changed"
+    assert turn.after(["b", "a"], [b"me 10", b"you 20"]).others == {"b": 0.02}
 
 
 @pytest.mark.parametrize(("guest", "written"), [(False, 1), (True, 0)])
 def test_no_turn_is_kept_where_a_slot_is_only_on_its_way_in(*, guest: bool, written: int) -> None:
-    session = Session(b"token")
+    session = prompt(4)
     session.guest = guest
     attempt = Attempt(SETTINGS, 1, 10.0, None, turn=held())
-    tail = Tail(SETTINGS, session, "signature", {"a": None}, timed=False)
-    assert len(with_commit(attempt, session, tail)) == written
+    attempt.channel = cast("Channel", ScriptedChannel(Wire()))
+    attempt.channel.hot, attempt.tail = True, Tail(SETTINGS, session, "", {}, timed=False)
+    assert len(with_commit(follows(attempt, session))) == written
 
 
 def test_trust_is_lost_bit_by_bit_and_costs_more_after_each_time_that_it_was_a_mistake() -> None:
@@ -115,10 +121,25 @@ def test_trust_is_lost_bit_by_bit_and_costs_more_after_each_time_that_it_was_a_m
     session.called(session.finished + 0.005, late=0.01)
     assert (session.prompt, session.trusted) == (2, 4), "slow, but nobody was kept waiting for long"
     session.called(session.finished + 0.02, late=0.01)
-    assert (session.prompt, session.trusted) == (1, 16)
+    assert (session.prompt, session.trusted) == (1, 8)
     for _ in range(20):
         session.called(session.finished + 1, late=0.01)
     assert (session.prompt, session.trusted) == (0, 8192)
+
+
+def test_trust_is_won_back_by_who_came_back_at_once_for_long() -> None:
+    session = prompt(0)
+    session.called(session.finished + 1, late=0.01)
+    assert session.trusted == 8
+    for _ in range(8 * 64 - 1):
+        session.called(session.finished, late=0.01)
+    assert session.trusted == 8
+    session.called(session.finished, late=0.01)
+    assert session.trusted == 4
+    for _ in range(1000):
+        session.called(session.finished, late=0.01)
+    assert session.trusted == 4, "as at the beginning, and no easier"
+    assert session.prompt > session.trusted
 
 
 def test_a_commit_learns_who_was_waiting() -> None:

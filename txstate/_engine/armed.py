@@ -149,8 +149,7 @@ class Tail:
 
     def _meet(self, holders: Sequence[object], turn: Turn) -> tuple[Turn, float]:
         """See who has claimed the keys; if others have, the next call stands in line at once."""
-        turn = turn.again()
-        turn.see(sorted(self._names), holders)
+        turn = turn.after(self._names, holders)
         self.session.finished = now = self._settings.clock()
         until = now + max(turn.others.values(), default=0.0)
         if turn.others:

@@ -4,12 +4,12 @@ Optimistic commits alone starve whoever is slow, and waste the time of everybody
 
 1. after a few conflicts a call claims its keys: a key beside each document says who has the turn, and expires by itself;
 2. everybody reads the claims along with the documents, and who sees another's stands in line: it blocks on the server;
-3. the first commit of a turn calls the next one of the line to the door, where it blocks again: awake by then, and the
-   only one that watches whether the holder has gone;
-4. the commit that ends a turn gives its claims back, and right behind it opens the door: who waits there claims and
-   reads in that same round trip. If nobody was in line when it was called, it calls once more;
-5. a holder whose calls follow each other at once keeps its turn for a few commits, each of one round trip: passing a
-   turn on costs as much as several of them. In between its claim lasts for a moment only: it may not come back;
+3. the commit that ends a turn gives its claims back, and right behind it opens the door: who waits there claims and
+   reads in that same round trip. Then it calls the next one of the line to the door, where it blocks again: the only one
+   that watches whether the holder has gone;
+4. who has got its turn otherwise, because it came first or its predecessor has gone, calls with its first commit;
+5. a holder whose calls follow each other at once keeps its turn for a moment, and makes commits of one round trip:
+   passing a turn on costs as much as several of them. Its claim lasts little longer than that: it may not come back;
 6. who waits in vain looks for itself: the holder has died, or stands still.
 
 So about one call is active at a time, and the order is that of arrival: the server's queue of blocked clients is the
@@ -27,6 +27,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from txstate._effects import ReplyError
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
@@ -36,8 +38,9 @@ if TYPE_CHECKING:
 
 CONFLICTS_BEFORE_CLAIM: Final = 2
 WAIT: Final = "BZPOPMIN"
-BURST = 16
-"""Commits of one turn, at most."""
+TURN = 0.0016
+"""Seconds that a turn goes on for further commits. By time, and not by their number: what everybody waits for is the others'
+turns, and what a turn costs beside its commits is the time that processes take to wake up."""
 _LEASES: Final = 3
 _LONGEST: Final = 2.0
 _UNTOLD: Final = 0.1
@@ -120,13 +123,13 @@ class Turn:
         kept: the keys that an earlier attempt of this call has claimed, but for those that are given back in line.
         held: the keys whose claim is its call's.
         since: when they were claimed, by the settings' clock.
-        commits: how many commits the turn had before.
-        called: the keys for which somebody was called to the door since.
+        lasting: the claims as they were made to last for further commits; none: they weren't.
+        handed: whether its predecessor has passed it on, and called the next one to the door.
         vain: whether it can't wait on the server.
         others: the keys whose claim is another's, and how many seconds that may last.
     """
 
-    __slots__ = ("called", "claim", "commits", "held", "kept", "line", "others", "since", "vain")
+    __slots__ = ("claim", "handed", "held", "kept", "lasting", "line", "others", "since", "vain")
 
     def __init__(
         self, claim: Claim | None = None, line: Line | None = None, kept: Collection[str] = ()
@@ -135,9 +138,9 @@ class Turn:
         self.kept = kept if line is None else set(kept).difference(line.left)
         self.held: list[str] = []
         self.others: dict[str, float] = {}
-        self.vain = False
-        self.since, self.commits = 0.0, 0
-        self.called: Sequence[str] = ()
+        self.vain = self.handed = False
+        self.since = 0.0
+        self.lasting: Sequence[object] = ()
 
     def claiming(self, keys: Iterable[str], names: Iterable[bytes]) -> Iterator[Command]:
         """The commands that claim, or make a claim last that the call holds already."""
@@ -159,7 +162,12 @@ class Turn:
                 else:
                     self.others[key] = int(lease) / 1000 if lease.isdigit() else _UNTOLD
 
-    def lasts(self, session: Session, now: float, kept: float) -> bool:
+    def came(self, waits: Sequence[object]) -> None:
+        """Take in what ended the waits, the one at the door the last."""
+        self.vain = ReplyError in map(type, waits)
+        self.handed = type(waits[-1]) is list
+
+    def lasts(self, session: Session, now: float) -> bool:
         """Whether the turn goes on after the commit that is about to leave: a burst costs less than as many turns.
 
         Only for who has come back at once the last times: everybody waits for who doesn't.
@@ -167,19 +175,28 @@ class Turn:
         Args:
             session: knows how many times in a row it came back at once, and how many it takes.
             now: by the settings' clock.
-            kept: seconds for which the turn would be kept; who takes longer than that for a commit would lose it.
         """
-        return (
-            session.prompt >= session.trusted
-            and self.commits + 1 < BURST
-            and self.claim is not None
-            and now - self.since < kept
-        )
+        return now - self.since < TURN and session.prompt >= session.trusted and self.claim is not None
 
-    def again(self) -> Turn:
-        """The same turn after one more commit."""
+    def last(self, settings: Settings, slot: int | None) -> list[Command]:
+        """Make the claims last for the rest of the turn; part of its first commit. None of it can fail.
+
+        Not renewed by the others: so they are as cheap as without a turn. Whoever has claimed meanwhile, because this
+        commit came late, loses by it what it would lose anyway.
+        """
+        assert self.claim is not None  # noqa: S101 - else nothing would be held
+        kept = self.claim.kept(settings)
+        self.lasting = [kept.value] * len(self.held)
+        lease = b"%d" % kept.lease
+        return [("SET", name, kept.value, "PX", lease) for name in claim_names(settings, self.held, slot)]
+
+    def after(self, keys: Iterable[str], values: Sequence[object]) -> Turn:
+        """The turn as it is after a commit, given who has claimed the keys now: most often nothing has changed."""
+        if values == self.lasting:
+            return self
         turn = Turn(self.claim)
-        turn.since, turn.commits, turn.called = self.since, self.commits + 1, self.called
+        turn.since, turn.handed = self.since, self.handed
+        turn.see(sorted(keys), values)
         return turn
 
     def queue(self, settings: Settings, waited: float, longest: float) -> Line:
@@ -221,22 +238,13 @@ def shortest_kept(settings: Settings) -> float:
     return _KEPT * settings.shortest_lease
 
 
-def keep(settings: Settings, claim: Claim, keys: Sequence[str], slot: int | None) -> list[Command]:
-    """Keep a turn for the next call; part of the commit. None of it can fail.
-
-    Whoever has claimed meanwhile, because this commit came late, loses by it what it would lose anyway.
-    """
-    kept = claim.kept(settings)
-    return [("SET", name, kept.value, "PX", b"%d" % kept.lease) for name in claim_names(settings, keys, slot)]
-
-
 def open_door(settings: Settings, keys: Sequence[str], slot: int | None) -> list[Command]:
     """Let in who waits at the doors of these; behind the commit that ends the turn."""
     return _let_one_pass(settings, "door", keys, slot)
 
 
 def call_next(settings: Settings, keys: Sequence[str], slot: int | None) -> list[Command]:
-    """Call who waits longest for each of these to its door; behind the first commit of the turn, or its end."""
+    """Call who waits longest for each of these to its door; behind `open_door`, or a first commit."""
     return _let_one_pass(settings, "line", keys, slot)
 
 
@@ -252,5 +260,5 @@ def _let_one_pass(settings: Settings, where: str, keys: Sequence[str], slot: int
 
 
 def awaited(keys: Sequence[str], replies: Sequence[object]) -> list[str]:
-    """Those of the keys for which somebody was waiting, by the replies to `open_door` and `call_next`."""
+    """Those of the keys for which somebody was waiting, by the replies to `open_door` or `call_next`."""
     return [key for key, lingers in zip(keys, replies[1::2], strict=True) if lingers == 0]

@@ -97,7 +97,7 @@ def _write(
     planned = _commands(attempt, session, writes, number)
     # After the commands: nothing is read ahead that they show to be large.
     tail, turn = follows(attempt, session), read_set.turn
-    planned += with_commit(attempt, session, tail)
+    planned += with_commit(tail)
     volatile = read_set.volatile() if read_set.reads else ()
     judge = guarded_verdict if volatile else verdict
     commands = [_MULTI, *(guarded_write(volatile, planned) if volatile else planned), _EXEC]

@@ -192,7 +192,7 @@ class Batch(ABC):
             if role is not None:
                 require_primary(role)
         if self.patience:
-            self.known.turn.vain = ReplyError in map(type, replies[: len(self.patience)])
+            self.known.turn.came(replies[: len(self.patience)])
         if "claims" in self._marks:
             self._heed_claims(replies[self._marks["claims"]])
         if "time" in self._marks:

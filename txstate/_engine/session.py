@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from txstate._effects import Channel, Command, Steps
     from txstate._engine.armed import Armed
     from txstate._engine.settings import Settings
+    from txstate._engine.turns import Handover
     from txstate.durability import Durability
     from txstate.errors import TxStateError
 
@@ -37,6 +38,9 @@ _PROMPT: Final = 0.002
 """Seconds between two calls within which the second counts as made at once."""
 _TRUSTED: Final = 4
 _HARDLY: Final = 8192
+_AMENDS: Final = 64
+"""How many times as often as it takes to be trusted again a process has to come back at once for that to become easier:
+what a mistake has cost the others, they have got back by then."""
 _ROLES: Final = (b"master", b"slave", b"replica", b"sentinel")
 
 
@@ -63,9 +67,10 @@ class Session:
         role: the command that tells whether the server is a primary; None if none is allowed.
         field_ttls: see `FieldTTLs`.
         armed: a snapshot that is watched already.
+        handover: what its last turn was passed on by.
         finished: when its last turn ended, or was kept for the next call; by the settings' clock.
         prompt: how many times in a row the next call came at once after that.
-        trusted: how many times it takes to be given longer turns; more, each time that was a mistake.
+        trusted: how many times it takes to be given longer turns: twice as many, each time that was a mistake.
         waited: seconds of its last wait in a line.
         worked: seconds from the beginning of the last attempt that committed, or from its turn, to its EXEC.
         probed: what the server answered to the `PROBES` of durability.
@@ -78,6 +83,7 @@ class Session:
         "finished",
         "flags",
         "guest",
+        "handover",
         "probed",
         "prompt",
         "role",
@@ -101,6 +107,7 @@ class Session:
         self.role: Command | None = None
         self.field_ttls = FieldTTLs.NONE
         self.armed: Armed | None = None
+        self.handover: Handover | None = None
         self.probed: Sequence[object] = ()
         self.commits = 0
         self.finished = self.waited = self.worked = 0.0
@@ -131,7 +138,9 @@ class Session:
         pause = now - self.finished
         self.prompt = self.prompt + 1 if pause < _PROMPT else min(self.prompt, self.trusted) // 2
         if pause > late:
-            self.trusted = min(4 * self.trusted, _HARDLY)
+            self.trusted = min(2 * self.trusted, _HARDLY)
+        elif self.prompt >= _AMENDS * self.trusted > _AMENDS * _TRUSTED:
+            self.trusted, self.prompt = self.trusted // 2, self.trusted
 
     def next_id(self) -> bytes:
         """A value for the token that it has never had: a counter suffices, as the token's name is random."""

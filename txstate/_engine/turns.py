@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-from txstate._effects import Constant, Lost, ReplyError, TooLate
+from txstate._effects import Constant, Lost, TooLate
 from txstate._engine.armed import Armed, tail_behind
 from txstate._engine.claims import (
     NO_TURN,
@@ -18,7 +18,6 @@ from txstate._engine.claims import (
     call_next,
     claim_names,
     give_back,
-    keep,
     open_door,
     shortest_kept,
 )
@@ -36,9 +35,10 @@ if TYPE_CHECKING:
 
 
 class Handover:
-    """What follows the EXEC of a call whose turn ends: wakes who waits longest.
+    """What follows the EXEC of a call whose turn ends: lets in who waits at the door, and calls the next one there.
 
-    The socket's next call stands in line at once if somebody was. There is nothing to read ahead: it would be stale.
+    The socket's next call stands in line at once if somebody was waiting. There is nothing to read ahead: it would be
+    stale. The same one serves as long as the same documents are passed on.
 
     Attributes:
         claims: what ends them; part of the commit.
@@ -48,48 +48,47 @@ class Handover:
     watches: ClassVar = False
 
     def __init__(
-        self, settings: Settings, session: Session, signature: Hashable, turn: Turn, tail: Tail | None
+        self, settings: Settings, session: Session, signature: Hashable, held: list[str], tail: Tail | None
     ) -> None:
-        self._settings, self._session = settings, session
-        self._signature, self._tail = signature, tail
-        self.claims = give_back(settings, turn.held, session.slot)
-        # Whoever came too late to be called before, for a turn of several commits, would wait in line for nobody.
-        uncalled = [key for key in turn.held if key not in turn.called]
-        self._waited_for = [*turn.held, *uncalled]
+        self._settings, self._session, self._tail = settings, session, tail
+        self._signature, self._held = signature, held
+        self._for = session.slot, signature, held, tail
+        self.claims = give_back(settings, held, session.slot)
         self.commands = Constant(
-            [
-                *open_door(settings, turn.held, session.slot),
-                *call_next(settings, uncalled, session.slot),
-            ]
+            open_door(settings, held, session.slot) + call_next(settings, held, session.slot)
         )
+
+    def serves(self, session: Session, signature: Hashable, held: list[str], tail: Tail | None) -> bool:
+        """Whether it would be made of the same."""
+        return self._for == (session.slot, signature, held, tail)
 
     def take(self, replies: Sequence[object], _turn: Turn = NO_TURN) -> None:
         """Remember who was waited for."""
         read_set, lease = ReadSet(), self._settings.shortest_lease
         read_set.turn = Turn()
-        read_set.turn.others = dict.fromkeys(awaited(self._waited_for, replies), lease)
+        read_set.turn.others = dict.fromkeys(awaited(self._held * 2, replies), lease)
         self._session.finished = now = self._settings.clock()
         self._session.armed = Armed(self._signature, read_set, {}, self._tail, now + lease)
 
 
 class Opening:
-    """What follows the first EXEC of a turn that goes on: calls who is next to the door, and arms the socket.
+    """What follows the first EXEC of a turn that goes on: arms the socket. Who was not handed its turn calls the next one.
 
     Attributes:
+        claims: what makes them last; part of the commit.
         commands: what to send behind it.
     """
 
     watches: ClassVar = True
 
     def __init__(self, settings: Settings, session: Session, tail: Tail, turn: Turn) -> None:
-        self._tail = tail
-        calls = call_next(settings, turn.held, session.slot)
-        self._called, self._calls = turn.held, len(calls)
-        self.commands = Constant((*calls, *tail.commands))
+        calls = [] if turn.handed else call_next(settings, turn.held, session.slot)
+        self._tail, self._calls = tail, len(calls)
+        self.claims = turn.last(settings, session.slot)
+        self.commands = Constant((*calls, *tail.commands)) if calls else tail.commands
 
     def take(self, replies: Sequence[object], turn: Turn = NO_TURN) -> None:
-        """Arm the session, and remember who was called."""
-        turn.called = awaited(self._called, replies[: self._calls])
+        """Arm the session."""
         self._tail.take(replies[self._calls :], turn)
 
 
@@ -101,7 +100,6 @@ def may_take_over(attempt: Attempt, armed: Armed, session: Session) -> bool:
         return True
     settings, turn = attempt.settings, armed.read_set.turn
     now, kept = settings.clock(), shortest_kept(settings)
-    comes = now - session.finished
     session.called(now, late=kept if turn.held else math.inf)
     if turn.others and now < armed.until and attempt.gives_way:
         longest = min(settings.longest_wait, settings.timeout / 2, attempt.left() / 2)
@@ -109,7 +107,7 @@ def may_take_over(attempt: Attempt, armed: Armed, session: Session) -> bool:
         attempt.read_set.turn = Turn(
             Claim.suiting(settings, session.worked), turn.queue(settings, session.waited, longest)
         )
-    return bool(turn.held) and comes < kept
+    return bool(turn.held) and now - turn.since < kept
 
 
 def line_up(attempt: Attempt) -> Steps[None]:
@@ -149,7 +147,7 @@ def line_up_by(attempt: Attempt, tail: Tail) -> Steps[None]:
         met = attempt.read_set.turn
         turn.held, turn.others = list(met.held), dict(met.others)
         attempt.read_set.turn = turn
-    turn.vain = ReplyError in map(type, replies[: len(patience)])
+    turn.came(replies[: len(patience)])
     heed(attempt, first=True)
     turn.line = None
 
@@ -182,21 +180,17 @@ def follows(attempt: Attempt, session: Session) -> Tail | Opening | Handover | N
     if not turn.held or session.guest:  # a guest's turns are not the slot's owner's
         return tail_behind(attempt, session)
     tail = tail_behind(attempt, session)
-    if tail is None or not turn.lasts(session, now, shortest_kept(settings)):
-        return Handover(settings, session, attempt.signature, turn, tail)
-    return tail if turn.commits else Opening(settings, session, tail, turn)
+    if tail is None or not turn.lasts(session, now):
+        last, made_of = session.handover, (session, attempt.signature, turn.held, tail)
+        if last is None or not last.serves(*made_of):
+            last = session.handover = Handover(settings, *made_of)
+        return last
+    return tail if turn.lasting else Opening(settings, session, tail, turn)
 
 
-def with_commit(
-    attempt: Attempt, session: Session, tail: Tail | Opening | Handover | None
-) -> Sequence[Command]:
-    """What the commit does to the claims that are held: they end with it, or are kept for a moment."""
-    if isinstance(tail, Handover):
-        return tail.claims
-    turn = attempt.read_set.turn
-    if tail is None or turn.claim is None or session.guest:
-        return ()
-    return keep(attempt.settings, turn.claim, turn.held, session.slot)
+def with_commit(tail: Tail | Opening | Handover | None) -> Sequence[Command]:
+    """What the commit does to the claims that are held: they end with it, or are made to last for the turn."""
+    return tail.claims if isinstance(tail, Opening | Handover) else ()
 
 
 def pass_on(attempt: Attempt) -> Steps[None]:
