@@ -9,12 +9,14 @@ import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import pytest
 import redis
 
+from txstate.cli import _stress
 from txstate.cli._contenders import Name
-from txstate.cli._contest import Result
+from txstate.cli._contest import Plan, Result
 from txstate.cli._crew import Crew
 from txstate.cli._options import CommandError
 from txstate.cli._tally import Tally
@@ -24,7 +26,7 @@ from txstate.cli._workloads import Workload
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from support.servers import ServerHandle
+    from support.servers import ServerHandle, StartServer
 
 KEYS = {
     *("workload", "processes", "seconds", "acknowledged", "applied", "lost", "doubled", "unknown"),
@@ -214,6 +216,50 @@ def started_with(
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [({}, 1), ({"appendonly": "yes", "appendfsync": "always"}, 0)],
+    ids=["forgets", "saves"],
+)
+def test_a_server_that_is_killed_and_started_again_is_told_from_a_loss(
+    options: dict[str, str], code: int, start_server: StartServer
+) -> None:
+    """One that has saved what it acknowledged has lost nothing; one that saves nothing has lost the documents."""
+    server = start_server("valkey9", **options)
+    with started_with({}, server.unix_url, "--seconds", "1") as parent:
+        with redis.Redis.from_url(server.unix_url) as client:
+            wait_for(lambda: client.keys("*stress*token*"))
+        server.restart(kill=True)
+        shown, said = parent.communicate(timeout=60)
+    assert parent.returncode == code, said
+    if code:
+        assert said.startswith(b"txstate: worker ")
+        assert b"the server has been restarted without its data" in said
+    else:
+        assert b"txstate: each of" in shown
+
+
+def test_what_a_server_had_not_saved_when_it_was_restarted_is_no_bug_of_ours() -> None:
+    result = lossy()
+    plan = Plan(
+        url="",
+        server="",
+        namespace="",
+        workload=Workload.COUNTER,
+        processes=1,
+        seconds=1,
+        seed=1,
+        faults=False,
+    )
+    said: list[str] = []
+    with patch.object(_stress, "say", said.append):
+        assert (
+            _stress._judge(plan, result, restarted=True) == _stress._judge(plan, result, restarted=False) == 1
+        )
+    assert "the server was restarted" in said[0]
+    assert "please report this" in said[1]
+
+
 def test_workers_outlive_their_parent_by_a_moment_only(valkey9: ServerHandle) -> None:
     with (
         redis.Redis.from_url(valkey9.url) as client,
@@ -265,8 +311,12 @@ def test_a_worker_that_dies_is_reported(valkey9: ServerHandle) -> None:
 
 
 def test_a_result_with_a_loss_is_not_exact() -> None:
+    assert not lossy().exact
+
+
+def lossy() -> Result:
     tally = Tally(acknowledged=2, applied=2, lost=1, doubled=1, unknown=0, failed=0, torn=0)
-    result = Result(
+    return Result(
         name=Name.TXSTATE,
         tally=tally,
         attempts=2,
@@ -279,4 +329,3 @@ def test_a_result_with_a_loss_is_not_exact() -> None:
         total=None,
         errors={},
     )
-    assert not result.exact

@@ -16,7 +16,7 @@ from txstate.cli._servers import client_of
 from txstate.cli._tally import Fate, Log, Write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from txstate import Tx
     from txstate.cli._workloads import Change
@@ -65,6 +65,15 @@ class Notes:
     def end(self, fate: Fate, changes: Sequence[Change]) -> None:
         """Note what the caller of this operation was told."""
         self.log.operations.append((fate, tuple(change.cell for change in changes)))
+
+
+class GoneError(Exception):
+    """A document that the run has made is not there any more."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the documents are gone: the server has been restarted without its data, or somebody has removed them"
+        )
 
 
 class Contender(Protocol):
@@ -140,7 +149,7 @@ class TxState:
     def _change(self, tx: Tx, changes: Sequence[Change]) -> None:
         docs = tx.get_many([change.key for change in changes])
         identity = self._notes.write(
-            changes, [doc[change.mark] for doc, change in zip(docs, changes, strict=True)]
+            changes, [_parent(doc, change) for doc, change in zip(docs, changes, strict=True)]
         )
         for doc, change in zip(docs, changes, strict=True):
             doc[change.mark] = identity
@@ -183,7 +192,7 @@ class GetSet(_RedisPy):
         client: Any = self._client
         objects = [client.hgetall(self._namespace + change.key) for change in changes]
         identity = self._notes.write(
-            changes, [int(found[change.mark]) for found, change in zip(objects, changes, strict=True)]
+            changes, [_parent(found, change) for found, change in zip(objects, changes, strict=True)]
         )
         for found, change in zip(objects, changes, strict=True):
             found[change.mark] = identity
@@ -203,7 +212,7 @@ class Transaction(_RedisPy):
             runs += 1
             objects = [pipe.hgetall(self._namespace + change.key) for change in changes]
             identity = self._notes.write(
-                changes, [int(found[change.mark]) for found, change in zip(objects, changes, strict=True)]
+                changes, [_parent(found, change) for found, change in zip(objects, changes, strict=True)]
             )
             pipe.multi()
             for found, change in zip(objects, changes, strict=True):
@@ -217,3 +226,15 @@ class Transaction(_RedisPy):
         finally:
             self.attempts += runs
             self.conflicts += max(0, runs - 1)
+
+
+def _parent(found: Mapping[str, Any], change: Change) -> int:
+    """The id of the write that this one follows.
+
+    Raises:
+        GoneError: there is none.
+    """
+    try:
+        return int(found[change.mark])
+    except KeyError:
+        raise GoneError from None

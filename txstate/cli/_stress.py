@@ -47,9 +47,10 @@ def stress(
     Exit code 1: txstate lost, doubled or tore an update, or acknowledged none; or --faults cut nothing.
     """
     with _server(target(context, url)) as address:
+        server, process = _identify(address)
         plan = Plan(
             url=address,
-            server=_identify(address),
+            server=server,
             namespace=f"{prefix(context, namespace)}txstate-stress:{secrets.token_hex(6)}:",
             workload=workload,
             processes=processes,
@@ -59,12 +60,13 @@ def stress(
         )
         console = Console(stderr=as_json, soft_wrap=False)
         results = _run(plan, _display(console, plan, silent=as_json))
+        restarted = _identify(address)[1] != process
     own, *peers = results
     if as_json:
         print_json(own.as_json(plan) | {"peers": {peer.name: peer.as_json(plan) for peer in peers}})
     else:
         show(console, plan, results)
-    raise typer.Exit(_judge(plan, own))
+    raise typer.Exit(_judge(plan, own, restarted=restarted))
 
 
 @contextlib.contextmanager
@@ -79,15 +81,15 @@ def _server(named: str | None) -> Iterator[str]:
         yield store.url
 
 
-def _identify(url: str) -> str:
-    """The server's kind and version."""
+def _identify(url: str) -> tuple[str, str]:
+    """The server's kind and version; and which run of it this is, if it tells."""
     try:
         with client_of(url, protocol=2, retry=None) as client:
             try:
                 info = client.info("server")
             except redis.ResponseError:  # not allowed to this user, who may still run the load
-                return " ".join(name_of({}, client.execute_command("HELLO")))
-            return " ".join(name_of(info, None))
+                return " ".join(name_of({}, client.execute_command("HELLO"))), ""
+            return " ".join(name_of(info, None)), str(info.get("run_id", ""))
     except redis.RedisError as error:
         raise StoreUnavailable(f"the server can't be used: {error}") from error
 
@@ -142,12 +144,14 @@ def _end(number: int, _frame: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _judge(plan: Plan, own: Result) -> int:
+def _judge(plan: Plan, own: Result, *, restarted: bool) -> int:
     """The exit code; what speaks against the run is said on stderr."""
     failures = []
     if not own.exact:
         failures.append(
-            "txstate lost, doubled or tore updates: please report this, with the output of --json"
+            "the server was restarted meanwhile, and has lost what it had acknowledged and not saved yet"
+            if restarted
+            else "txstate lost, doubled or tore updates: please report this, with the output of --json"
         )
     if not own.tally.acknowledged:
         failures.append("txstate acknowledged nothing")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
-from txstate.cli._contenders import Notes, contender
+from txstate.cli._contenders import GoneError, Notes, contender
 from txstate.cli._tally import Fate
 from txstate.cli._workloads import operation
 
@@ -116,6 +116,8 @@ def serve(pipe: Connection, worker: int) -> None:
                 answer: Done | Broken = _work(pipe, worker, job)
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 return
+            except GoneError as error:
+                answer = Broken(str(error))
             except Exception as error:  # noqa: BLE001 - the parent reports it, and ends
                 answer = Broken(f"{type(error).__name__}: {error}")
             pipe.send(answer)
