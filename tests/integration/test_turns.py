@@ -18,7 +18,7 @@ from txstate import AsyncStore, Retry, Store
 from txstate._drivers.sync import SyncChannel
 from txstate._drivers.wire import NUDGE
 from txstate._effects import Lost
-from txstate._engine import session
+from txstate._engine import claims, session
 from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM
 
 if TYPE_CHECKING:
@@ -111,6 +111,51 @@ def test_who_waits_under_asyncio_looks_for_itself(server: ServerHandle, other: r
     before = nudges(other)
     asyncio.run(work())
     assert nudges(other) > before
+
+
+def test_who_dies_at_the_door_keeps_nobody_waiting(
+    server: ServerHandle, other: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of the turn calls the next one, who finds the door open."""
+    monkeypatch.setattr(claims, "_STILL", 30.0)
+    go, lost = threading.Event(), 0
+
+    def lose_twice(doc: Doc) -> None:
+        nonlocal lost
+        if lost < CONFLICTS_BEFORE_CLAIM:
+            lost += 1
+            other.hset("doc", "by", lost)
+        else:
+            assert go.wait(20)
+        add_one(doc)
+
+    slow = Retry(wait=tenacity.wait_none(), deadline=60)
+    with (
+        Store(server.unix_url, retry=slow) as store,
+        Store(server.unix_url, retry=slow, timeout=60) as next_one,
+    ):
+        next_one._settings = replace(next_one._settings, longest_wait=30.0)
+        store.put("doc", {"n": 0})
+        holder = threading.Thread(target=store.update, args=("doc", lose_twice))
+        holder.start()
+        while not other.exists(CLAIM):
+            time.sleep(0.001)
+        other.persist(CLAIM)
+        waits = threading.Thread(target=next_one.update, args=("doc", add_one))
+        waits.start()
+        until_blocked(other, 1)
+        with redis.Redis.from_url(server.unix_url) as dies:
+            dies.connection_pool.get_connection().send_command("BZPOPMIN", DOOR, 30)
+            until_blocked(other, 2)
+            dies.close()
+        while blocked(other) > 1:
+            time.sleep(0.001)
+        told = nudges(other)
+        go.set()
+        holder.join(20)
+        waits.join(20)
+        assert [snapshot["n"] for snapshot in next_one.get_many(["doc"]).values() if snapshot] == [2]
+        assert nudges(other) == told, "nobody had to look for itself"
 
 
 def test_a_claim_that_never_ends_takes_half_of_the_time(server: ServerHandle, other: redis.Redis) -> None:

@@ -579,6 +579,40 @@ def test_who_was_not_handed_its_turn_calls_the_next_one_to_the_door_by_its_first
     assert b"__txstate__:claim:a" not in wire.strings
 
 
+def test_a_turn_that_was_kept_for_longer_than_its_claim_lasts_is_over() -> None:
+    """Another one may have it by now; who goes on all the same gets into its way."""
+    wire = contended(2)
+    wire.arms = True
+    wire.transact(add_one)
+    (channel,) = wire.channels
+    assert channel.session is not None
+    channel.session.trusted = channel.session.prompt = 0
+    wire.next("commit", {"EXEC": None}, {"EXEC": None})
+    assert wire.transact(add_one) == 3
+    assert claims_kept(wire, len(wire.batches("commit"))) == 1
+    before = len(wire.batches())
+    wire.now += claims.shortest_kept(wire.settings)
+    assert wire.transact(add_one) == 4
+    assert names(wire.batches()[before])[0] == "UNWATCH", "it reads anew, and sees whose turn it is"
+
+
+def increment(tx: Tx, *, key: str) -> int:
+    return tx.get(key).increment("n")
+
+
+def test_each_document_has_a_door_of_its_own_on_the_same_socket_too() -> None:
+    wire = Wire(a={"n": 1}, b={"n": 1})
+    wire.settings = replace(wire.settings, retry=Retry(wait=tenacity.wait_none()))
+    wire.arms = True
+    for key in ("a", "b", "a"):
+        wire.next("commit", *[{"EXEC": None}] * 2)
+        wire.transact(partial(increment, key=key))
+        assert woken(wire, len(wire.batches("commit"))) == [
+            b"__txstate__:door:%b" % key.encode(),
+            b"__txstate__:line:%b" % key.encode(),
+        ]
+
+
 def test_who_lines_up_at_once_claims_for_as_long_as_its_last_attempt_took() -> None:
     wire = queued()
 
