@@ -115,14 +115,15 @@ def difference(
     assigned: list[bytes] = []
     removed: list[bytes] = []
     for name in touched:
-        field, value = encode_name(name, key=key), values[name]
+        # It was looked at when the field was: nothing is wrong with the name any more.
+        field, value = name.encode(errors="surrogateescape"), values[name]
         old = before.get(field)
         if value is MISSING:
             if old is not None or (field not in before and not whole):
                 removed.append(field)
             continue
         encoded = encode(value, key=key, field=name) if type(value) in CONTAINERS else dump(value)
-        if encoded != old and (old is None or not is_same(encoded, old)):
+        if encoded != old and (old is None or old.isdigit() or not is_same(encoded, old)):
             assigned += (field, encoded)
     return tuple(assigned), tuple(removed)
 

@@ -43,13 +43,13 @@ class Doc(MutableMapping[str, JSON]):
     @property
     def version(self) -> int:
         """The version as read; 0 when the document was missing, 1 when other clients made it without one."""
-        self._record.guard.check_read()
+        self._check_read()
         return self._record.version
 
     @property
     def exists(self) -> bool:
         """Whether the document exists, own writes included."""
-        self._record.guard.check_read()
+        self._check_read()
         return self._record.exists
 
     @property
@@ -80,8 +80,10 @@ class Doc(MutableMapping[str, JSON]):
             CodecError: the field or `by` is no integer (bool is none), or the sum leaves the signed 64 bits. For a
                 field that was not fetched, at commit.
         """
-        self._record.guard.check_write()
-        return self._record.increment(field, by)
+        record = self._record
+        if record.guard is not None:
+            record.guard.check_write()
+        return record.increment(field, by)
 
     def replace(self, mapping: Mapping[str, JSON]) -> None:
         """Make these all the fields of the document. It exists afterwards; an expiry stays.
@@ -94,14 +96,14 @@ class Doc(MutableMapping[str, JSON]):
             FieldNotLoaded: the document is partial, so that not all names are known.
             UsageError: not a mapping.
         """
-        self._record.guard.check_write()
+        self._check_write()
         if not isinstance(mapping, Mapping):
             raise UsageError(f"a document is a mapping of fields, not {type(mapping).__name__}; pass a dict")
         self._record.replace(mapping)
 
     def delete(self) -> None:
         """Remove the document, its expiry included. It may be created anew by assigning to it."""
-        self._record.guard.check_write()
+        self._check_write()
         self._record.delete()
 
     def expire(self, seconds: float | timedelta | None) -> None:
@@ -115,7 +117,7 @@ class Doc(MutableMapping[str, JSON]):
         Raises:
             UsageError: not a number, or not from 0.001 to 2**53 / 1000 seconds.
         """
-        self._record.guard.check_write()
+        self._check_write()
         self._record.ttl = None if seconds is None else _milliseconds(seconds)
 
     def to_dict(self) -> dict[str, JSON]:
@@ -124,12 +126,13 @@ class Doc(MutableMapping[str, JSON]):
         Raises:
             CodecError: a field holds no JSON, or was given something that can't be stored.
         """
-        self._record.guard.check_read()
+        self._check_read()
         return self._record.to_dict()
 
     def __getitem__(self, name: str) -> JSON:
         record = self._record
-        record.guard.check_read()
+        if record.guard is not None:
+            record.guard.check_read()
         value = record.look(name)
         if value is MISSING:
             raise KeyError(name)
@@ -140,30 +143,33 @@ class Doc(MutableMapping[str, JSON]):
     def get(self, name: str, default: JSON = None) -> JSON:
         """The field's value, or the default."""
         record = self._record
-        record.guard.check_read()
+        if record.guard is not None:
+            record.guard.check_read()
         value = record.look(name)
         if value is NOT_LOADED:
             raise FieldNotLoaded(record.key, name)
         return default if value is MISSING else value
 
     def __setitem__(self, name: str, value: JSON) -> None:
-        self._record.guard.check_write()
-        self._record.assign(name, value)
+        record = self._record
+        if record.guard is not None:
+            record.guard.check_write()
+        record.assign(name, value)
 
     def __delitem__(self, name: str) -> None:
-        self._record.guard.check_write()
+        self._check_write()
         self._record.remove(name)
 
     def __contains__(self, name: object) -> bool:
-        self._record.guard.check_read()
+        self._check_read()
         return self._record.has(name)
 
     def __iter__(self) -> Iterator[str]:
-        self._record.guard.check_read()
+        self._check_read()
         return iter(self._record.names())
 
     def __len__(self) -> int:
-        self._record.guard.check_read()
+        self._check_read()
         return len(self._record.names())
 
     def __eq__(self, other: object) -> bool:
@@ -174,7 +180,7 @@ class Doc(MutableMapping[str, JSON]):
 
     def __bool__(self) -> bool:
         """Whether there are fields, as for a dict; of a partial one, whether there is a document."""
-        self._record.guard.check_read()
+        self._check_read()
         return bool(self._record.names()) if self._record.whole else self._record.exists
 
     def setdefault(self, name: str, default: JSON = None) -> JSON:
@@ -185,7 +191,7 @@ class Doc(MutableMapping[str, JSON]):
 
     def popitem(self) -> tuple[str, JSON]:
         """Remove and return the last field, like a dict."""
-        self._record.guard.check_write()
+        self._check_write()
         names = self._record.names()
         if not names:
             raise KeyError("popitem(): the document has no fields")
@@ -193,7 +199,7 @@ class Doc(MutableMapping[str, JSON]):
 
     def clear(self) -> None:
         """Remove all fields. The document goes on to exist, if it does."""
-        self._record.guard.check_write()
+        self._check_write()
         for name in self._record.names():
             self._record.remove(name)
 
@@ -205,6 +211,16 @@ class Doc(MutableMapping[str, JSON]):
         except Exception as error:  # noqa: BLE001 - a repr that raises would hide the error that is looked into
             content = f"<{type(error).__name__}>"
         return f"Doc({record.key!r}, version={record.version}{partial}, {content})"
+
+    def _check_read(self) -> None:
+        guard = self._record.guard
+        if guard is not None:
+            guard.check_read()
+
+    def _check_write(self) -> None:
+        guard = self._record.guard
+        if guard is not None:
+            guard.check_write()
 
 
 def _milliseconds(seconds: float | timedelta) -> int:

@@ -104,6 +104,12 @@ class Acquire(NamedTuple):
     first: bool = False
 
 
+class Retake(NamedTuple):
+    """Take the channel that is armed for this signature. Never waits: results in None if it is not idle."""
+
+    signature: Hashable
+
+
 class Connect(NamedTuple):
     """Connect and authenticate the channel. Fails with `Unreachable` or `ReplyError`."""
 
@@ -154,8 +160,22 @@ class Park(NamedTuple):
     timeout: float
 
 
-Effect: TypeAlias = Acquire | Connect | Send | Call | Sleep | Park
+Effect: TypeAlias = Acquire | Retake | Connect | Send | Call | Sleep | Park
 Steps: TypeAlias = Generator[Effect, Any, T]
+
+
+class Onward(NamedTuple):
+    """What steps return that are at their end, but whose result is that of others: the driver goes on with those.
+
+    Unlike `yield from` it leaves nobody in between whom an interruption could hit instead of who knows what to do.
+
+    Attributes:
+        steps: they have begun.
+        effect: the first that they have asked for.
+    """
+
+    steps: Steps[Any]
+    effect: Effect
 
 
 class ReplyError(Exception):

@@ -14,6 +14,7 @@ from txstate._codec import (
     CONTAINERS,
     JSON,
     VERSION_FIELD,
+    VERSION_NAME,
     decode,
     decode_name,
     decode_version,
@@ -44,7 +45,7 @@ class Record:
 
     Attributes:
         key: the document, without the store's namespace.
-        guard: for the `Doc` over this record.
+        guard: asked by the `Doc` over this record before anything is done; None: while its function runs, nobody need be.
         loaded: whether anything was read yet.
         whole: whether all fields are known; also true for a document that did not exist.
         existed: whether it existed when read.
@@ -62,6 +63,7 @@ class Record:
     loaded = whole = existed = exists = has_version = False
     version = 0
     ttl: int | Keep | None = KEEP
+    guard: Guard | None = None
     committed_version: int | None = None
     asked: Sequence[str] | None = None
     pending: Mapping[str, int] = MappingProxyType({})
@@ -72,30 +74,36 @@ class Record:
     _deleted = False
     _decided: Changes | None = None
 
-    def __init__(self, key: str, guard: Guard) -> None:
+    def __init__(self, key: str) -> None:
         self.key = key
-        self.guard = guard
         self._values: dict[str, JSON] = {}  # decoded or assigned, live; MISSING: removed
         self._touched: dict[str, None] = {}  # names whose value may differ from what was read, in order
 
     @classmethod
-    def read(cls, key: str, guard: Guard, fields: Mapping[bytes, bytes | None], *, whole: bool) -> Record:
-        """A document that exists, as `load` leaves it.
+    def read(
+        cls,
+        key: str,
+        fields: Mapping[bytes, bytes | None],
+        asked: Sequence[str] | None,
+        *,
+        whole: bool,
+    ) -> Record:
+        """A document that exists, as `load` leaves it, for who asks for this of it.
 
         Raises:
             CodecError: the version is none.
         """
-        record = cls(key, guard)
+        record = cls(key)
         record.loaded = record.existed = record.exists = True
-        record.whole, record._raw = whole, fields
+        record.whole, record._raw, record.asked = whole, fields, asked
         version = fields.get(VERSION_FIELD)
         record.has_version = version is not None
         record.version = decode_version(version, key=key)
         return record
 
-    def as_read(self, guard: Guard, asked: Sequence[str] | None = None) -> Record:
+    def as_read(self, asked: Sequence[str] | None = None) -> Record:
         """The same document without what a function did to it, for who asks for this of it."""
-        record = Record(self.key, guard)
+        record = Record(self.key)
         record.loaded, record.existed, record.exists = self.loaded, self.existed, self.existed
         record.whole, record._raw, record.asked = self.whole, self._raw, asked
         record.version, record.has_version = self.version, self.has_version
@@ -223,10 +231,11 @@ class Record:
         value = self._values.get(name, NOT_LOADED)
         if value is not NOT_LOADED:
             return value
-        value = self._stored(name)
-        if type(value) is not bytes:
-            return value
-        value = self._values[name] = decode(value, key=self.key, field=name)
+        plain = type(name) is str and name.isascii() and name != VERSION_NAME
+        raw = self._raw.get(name.encode() if plain else encode_name(name, key=self.key))
+        if raw is None or self._hidden:
+            return self._stored(name)
+        value = self._values[name] = decode(raw, key=self.key, field=name)
         if type(value) in CONTAINERS:
             self._touched[name] = None  # it will be handed out, and may be mutated
         return value
@@ -271,7 +280,7 @@ class Record:
         # `doc["x"] += [1]` assigns the live list to itself: what was handed out must stay live
         if value is not values.get(name, MISSING):
             values[name] = copy
-        if name in self.pending:
+        if self.pending and name in self.pending:
             self._forget_pending(name)
         self.exists = True
 
@@ -393,6 +402,11 @@ class Record:
         return value
 
     def _decide(self) -> Changes | None:
+        if not self._hidden and self.existed and self.ttl is KEEP:  # as it most often is
+            assigned, removed = difference(
+                self._raw, self._values, self._touched, key=self.key, whole=self.whole
+            )
+            return Changes(False, assigned, removed, True, KEEP) if assigned or removed else None
         delete_first = self._deleted and self.existed
         if not self.exists:
             return Changes(delete_first, set=(), unset=(), exists=False, ttl=KEEP) if delete_first else None

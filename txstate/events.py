@@ -183,6 +183,7 @@ class Counters:
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys((field.name for field in dataclasses.fields(Stats)), 0)
+        self._repeats = 0
 
     def add(self, **counts: int) -> None:
         """Add to the counters named."""
@@ -205,7 +206,13 @@ class Counters:
             if completed is not None:
                 totals[completed] += 1
 
+    def add_repeat(self) -> None:
+        """The same for the commonest of them: a commit of one round trip."""
+        with _counting:
+            self._repeats += 1
+
     def stats(self) -> Stats:
         """The counts as of now, all of the same moment."""
         with _counting:
-            return Stats(**self._counts)
+            repeats = dict.fromkeys(("commits", "attempts", "round_trips"), self._repeats)
+            return Stats(**{name: count + repeats.get(name, 0) for name, count in self._counts.items()})

@@ -20,8 +20,9 @@ from txstate._drivers.mailbox import AsyncMailbox, SyncMailbox
 from txstate._drivers.sync import SyncDriver
 from txstate._engine import everywhere, plain
 from txstate._engine.doubt import explain
+from txstate._engine.straight import change
 from txstate._engine.transaction import transact
-from txstate._running import Noted, NotedCoroutine
+from txstate._running import Change, Noted, NotedCoroutine
 from txstate.errors import UsageError, VersionMismatch
 from txstate.tx import AsyncTx, Tx, listed
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from txstate._codec import JSON
-    from txstate._engine.armed import Wanted
+    from txstate._docs import Record
     from txstate._engine.attempt import Attempt
     from txstate._snapshot import Snapshot
     from txstate.resolution import Resolution
@@ -39,7 +40,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _UNFINISHED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
-_NOTHING: Final[Wanted] = {}
 
 
 class Store(StoreBase[SyncDriver]):
@@ -163,7 +163,7 @@ class Store(StoreBase[SyncDriver]):
             VersionMismatch: `if_version` does not hold. Nothing was applied.
             TxStateError: as `run`.
         """
-        result: Snapshot = self._transact(_updated, (key, function, if_version), {key: fields}, _snapshot)
+        result: Snapshot = self._change(_updated, (function, if_version), key, fields, _snapshot)
         return result
 
     def put(
@@ -189,9 +189,7 @@ class Store(StoreBase[SyncDriver]):
             VersionMismatch: `if_version` does not hold. Nothing was applied.
             TxStateError: as `run`.
         """
-        result: Snapshot = self._transact(
-            _replaced, (key, mapping, if_version, expire), {key: None}, _snapshot
-        )
+        result: Snapshot = self._change(_replaced, (mapping, if_version, expire), key, None, _snapshot)
         return result
 
     def delete(self, key: str, *, if_version: int | None = None) -> bool:
@@ -205,7 +203,7 @@ class Store(StoreBase[SyncDriver]):
             VersionMismatch: `if_version` does not hold. Nothing was applied.
             TxStateError: as `run`.
         """
-        result: bool = self._transact(_removed, (key, if_version), {key: None})
+        result: bool = self._change(_removed, (if_version,), key, None, _result)
         return result
 
     def ttl(self, key: str) -> float | None:
@@ -252,21 +250,30 @@ class Store(StoreBase[SyncDriver]):
         assert driver is not None  # noqa: S101 - made by `_start`
         return driver
 
-    # Nothing is called on the way out of it: a call is a moment for a KeyboardInterrupt, whose cause must be set by then.
-    def _transact(
+    # Nothing is called on the way out of these: a call is a moment for a KeyboardInterrupt, whose cause must be set by
+    # then.
+    def _transact(self, body: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        noted = Noted((id(self._core), get_ident()), body, args)
+        try:
+            return self._driver.run(transact(self._settings, noted))
+        except self._interruptions as interruption:
+            explain(noted.attempt, interruption)
+            raise
+
+    def _change(
         self,
         body: Callable[..., Any],
         args: tuple[Any, ...],
-        wanted: Wanted = _NOTHING,
-        finish: Callable[[Attempt, Any], Any] | None = None,
+        key: str,
+        fields: Sequence[str] | None,
+        finish: Callable[[Record, Any], Any],
     ) -> Any:
-        noted = Noted((id(self._core), get_ident()), body, args)
+        core = self._core
+        noted = Change((id(core), get_ident()), body, args, key)
         try:
-            return self._driver.run(
-                transact(self._settings, noted, wanted=wanted, plain=bool(wanted), finish=finish)
-            )
+            return core.driver.run(change(self._settings, noted, fields, finish))  # type: ignore[union-attr]  # made by `_start`
         except self._interruptions as interruption:
-            explain(noted.attempt, interruption)
+            explain(noted.attempt, interruption, noted.committed)
             raise
 
 
@@ -348,9 +355,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
         if_version: int | None = None,
     ) -> Snapshot:
         """Change one document in a transaction of its own, by a plain function. See `Store.update`."""
-        result: Snapshot = await self._transact(
-            _updated, (key, function, if_version), {key: fields}, _snapshot
-        )
+        result: Snapshot = await self._change(_updated, (function, if_version), key, fields, _snapshot)
         return result
 
     async def put(
@@ -362,14 +367,12 @@ class AsyncStore(StoreBase[AsyncDriver]):
         expire: float | timedelta | Keep | None = KEEP,
     ) -> Snapshot:
         """Make these all the fields of the document; creates it if need be. See `Store.put`."""
-        result: Snapshot = await self._transact(
-            _replaced, (key, mapping, if_version, expire), {key: None}, _snapshot
-        )
+        result: Snapshot = await self._change(_replaced, (mapping, if_version, expire), key, None, _snapshot)
         return result
 
     async def delete(self, key: str, *, if_version: int | None = None) -> bool:
         """Remove the document; whether there was one. See `Store.delete`."""
-        result: bool = await self._transact(_removed, (key, if_version), {key: None})
+        result: bool = await self._change(_removed, (if_version,), key, None, _result)
         return result
 
     async def ttl(self, key: str) -> float | None:
@@ -411,19 +414,22 @@ class AsyncStore(StoreBase[AsyncDriver]):
         finally:
             core.opening = None
 
-    async def _transact(
+    async def _transact(self, body: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        driver = self._core.driver or await self._driver()
+        noted = NotedCoroutine((id(self._core), id(asyncio.current_task())), body, args)
+        return await driver.run(transact(self._settings, noted))
+
+    async def _change(
         self,
         body: Callable[..., Any],
         args: tuple[Any, ...],
-        wanted: Wanted = _NOTHING,
-        finish: Callable[[Attempt, Any], Any] | None = None,
+        key: str,
+        fields: Sequence[str] | None,
+        finish: Callable[[Record, Any], Any],
     ) -> Any:
         driver = self._core.driver or await self._driver()
-        noting = Noted if wanted else NotedCoroutine
-        noted = noting((id(self._core), id(asyncio.current_task())), body, args)
-        return await driver.run(
-            transact(self._settings, noted, wanted=wanted, plain=bool(wanted), finish=finish)
-        )
+        noted = Change((id(self._core), id(asyncio.current_task())), body, args, key)
+        return await driver.run(change(self._settings, noted, fields, finish))
 
 
 def _name(function: Callable[..., Any]) -> str:
@@ -470,8 +476,7 @@ async def _awaited(
 # The same for `update`, `put` and `delete`, in both twins.
 
 
-def _updated(attempt: Attempt, key: str, function: Callable[[Doc], object], version: int | None) -> str:
-    doc = attempt.documents[key]
+def _updated(doc: Doc, function: Callable[[Doc], object], version: int | None) -> None:
     if version is not None:
         _expect(doc, version)
     result = function(doc)
@@ -479,27 +484,19 @@ def _updated(attempt: Attempt, key: str, function: Callable[[Doc], object], vers
         if not isinstance(result, AsyncGeneratorType):
             result.close()  # type: ignore[attr-defined]  # coroutines and generators have it
         raise UsageError(f"update takes a plain function in both twins, and {_name(function)} is none")
-    return key
 
 
 def _replaced(
-    attempt: Attempt,
-    key: str,
-    mapping: Mapping[str, JSON],
-    version: int | None,
-    expire: float | timedelta | Keep | None,
-) -> str:
-    doc = attempt.documents[key]
+    doc: Doc, mapping: Mapping[str, JSON], version: int | None, expire: float | timedelta | Keep | None
+) -> None:
     if version is not None:
         _expect(doc, version)
     doc.replace(mapping)
     if not isinstance(expire, Keep):
         doc.expire(expire)
-    return key
 
 
-def _removed(attempt: Attempt, key: str, version: int | None) -> bool:
-    doc = attempt.documents[key]
+def _removed(doc: Doc, version: int | None) -> bool:
     if version is not None:
         _expect(doc, version)
     existed = doc.exists
@@ -516,7 +513,14 @@ def _expect(doc: Doc, version: int) -> None:
         raise VersionMismatch(doc.key, version, doc.version)
 
 
-def _snapshot(attempt: Attempt, key: str) -> Snapshot:
+# What these return.
+
+
+def _snapshot(record: Record, _: None) -> Snapshot:
     """The document as the commit left it."""
-    record = attempt.documents.records[key]
     return record.snapshot(record.version if record.committed_version is None else record.committed_version)
+
+
+def _result(_: Record, result: Any) -> Any:
+    """What the function said."""
+    return result

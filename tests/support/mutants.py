@@ -20,7 +20,7 @@ from txstate._drivers.cluster import SyncClusterChannel
 from txstate._drivers.source import Source
 from txstate._drivers.sync import SyncChannel
 from txstate._effects import Constant, Lost, Send
-from txstate._engine import commit, doubt, group, readset, resolve, transaction
+from txstate._engine import commit, doubt, group, readset, resolve, straight, transaction
 from txstate._engine.armed import Tail
 from txstate._engine.attempt import Attempt
 from txstate._engine.group import Groups, Member
@@ -178,7 +178,7 @@ def hincrby_on_an_unread_field(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def read_pending(attempt: Attempt) -> Steps[None]:
         yield from ()
-        for record in attempt.records.values():
+        for record in attempt.documents.records.values():
             pending[attempt.settings.redis_key(record.key)] = list(record.pending_increments().items())
             record.pending = {}
 
@@ -201,6 +201,11 @@ def errors_in_the_array_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
         return Committed() if isinstance(replies[-1], list) else verdict(replies, keys)
 
     monkeypatch.setattr(commit, "verdict", blind)
+
+
+@mutant("a repeated transaction takes a conflict for a commit", "P2", killers.increments_on_armed_connections)
+def repeated_conflict_taken_for_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(straight, "_applied", lambda _: True)
 
 
 # What becomes of a lost reply.

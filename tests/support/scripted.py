@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from txstate._effects import Acquire, Call, Connect, Lost, Park, ReplyError, Send, Sleep
+from txstate._effects import Acquire, Call, Connect, Lost, Onward, Park, ReplyError, Retake, Send, Sleep
 from txstate._engine.settings import Settings
 from txstate._engine.transaction import transact
 from txstate.retry import Retry
@@ -135,18 +135,21 @@ class Wire:
 
     def run(self, steps: Steps[T]) -> T:
         """Run a generator of the engine to its end, as the real drivers do."""
-        try:
-            effect = next(steps)
-            while True:
-                try:
-                    argument = self._perform(effect)
-                except BaseException as error:  # noqa: BLE001 - as in the real drivers: the engine decides
-                    effect = steps.throw(error)
-                else:
-                    effect = steps.send(argument)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        argument: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                effect = steps.send(argument) if error is None else steps.throw(error)
+            except StopIteration as stop:
+                if not isinstance(stop.value, Onward):
+                    result: T = stop.value
+                    return result
+                steps, effect = stop.value
+            argument = error = None
+            try:
+                argument = self._perform(effect)
+            except BaseException as raised:  # noqa: BLE001 - as in the real drivers: the engine decides
+                error = raised
 
     def batches(self, kind: str | None = None) -> list[Sequence[Command]]:
         """The batches sent, or tried to be sent; of one kind, or all but the proofs of a new connection.
@@ -216,17 +219,10 @@ class Wire:
         if isinstance(effect, Park):
             self.now += effect.timeout
             return False
-        self.now += self.latency
-        if isinstance(effect, Acquire):
-            self._scripted("acquire", ())
-            if not self.idle:
-                self.channels.append(ScriptedChannel(self))
-                self.idle.append(self.channels[-1])
-            taken = self.idle.pop()
-            taken.hot = self.arms and effect.signature is not None
-            if taken.session is not None and taken.armed != effect.signature:
-                taken.session.armed = None
-            return taken
+        self.now += 0 if isinstance(effect, Retake) else self.latency
+        if isinstance(effect, Acquire | Retake):
+            return self._take(effect)
+        assert isinstance(effect, Connect | Send)
         channel = cast("ScriptedChannel", effect.channel)
         if isinstance(effect, Connect):
             self._scripted("connect", ())
@@ -242,6 +238,23 @@ class Wire:
         channel.unread = False
         assert len(replies) == len(commands)
         return list(replies)
+
+    def _take(self, wanted: Acquire | Retake) -> ScriptedChannel | None:
+        if isinstance(wanted, Retake):
+            armed = [channel for channel in self.idle if channel.armed == wanted.signature]
+            for channel in armed[:1]:
+                self.idle.remove(channel)
+                channel.hot = self.arms
+            return armed[0] if armed else None
+        self._scripted("acquire", ())
+        if not self.idle:
+            self.channels.append(ScriptedChannel(self))
+            self.idle.append(self.channels[-1])
+        taken = self.idle.pop()
+        taken.hot = self.arms and wanted.signature is not None
+        if taken.session is not None and taken.armed != wanted.signature:
+            taken.session.armed = None
+        return taken
 
     def _scripted(self, kind: str, commands: Sequence[Command]) -> Sequence[object]:
         answer: Answer = self.script[kind].popleft() if self.script[kind] else {}

@@ -62,7 +62,7 @@ class OneCall:
             return body(attempt)
 
         def finish(attempt: Any, _: object) -> Any:
-            record = attempt.records[next(iter(wanted))]
+            record = attempt.documents.records[next(iter(wanted))]
             version = record.committed_version
             return record.snapshot(record.version if version is None else version)
 

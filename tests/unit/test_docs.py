@@ -42,7 +42,8 @@ def stored(**fields: Any) -> dict[bytes, bytes]:
 
 def opened(raw: Mapping[bytes, bytes], fields: Sequence[str] | None = None) -> tuple[Record, Doc]:
     """A document that was read, wholly or in part, from a hash; an empty hash is a missing document."""
-    record = Record("acct:1", Guard())
+    record = Record("acct:1")
+    record.guard = Guard()
     fetch(record, raw, fields)
     return record, Doc(record)
 
@@ -603,7 +604,8 @@ def test_reading_again_changes_no_state() -> None:
 
 
 def test_missing() -> None:
-    record = Record("acct:1", Guard())
+    record = Record("acct:1")
+    record.guard = Guard()
     assert not record.loaded
     assert record.missing(None) is None
     assert record.missing(["a", "b", "a"]) == (b"a", b"b")
@@ -707,7 +709,7 @@ def test_repr_never_raises() -> None:
     _, doc = opened(stored(a=[1]))
     doc["a"].append(Rude())
     assert repr(doc) == "Doc('acct:1', version=7, <ValueError>)"
-    assert repr(Doc(Record("k", Guard()))) == "Doc('k', version=0, partial, {})"
+    assert repr(Doc(Record("k"))) == "Doc('k', version=0, partial, {})"
 
 
 # Against a model

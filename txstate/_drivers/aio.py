@@ -11,7 +11,20 @@ from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
 from txstate._drivers.wire import CLOSED, LATE, NUDGE, Replies, pack
-from txstate._effects import LARGE, NOTHING, Acquire, Call, Connect, Exhausted, Lost, Park, Send, Unreachable
+from txstate._effects import (
+    LARGE,
+    NOTHING,
+    Acquire,
+    Call,
+    Connect,
+    Exhausted,
+    Lost,
+    Onward,
+    Park,
+    Retake,
+    Send,
+    Unreachable,
+)
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -169,12 +182,14 @@ class AsyncDriver:
         try:
             effect = next(steps)
         except StopIteration as stop:
-            result: T = stop.value
-        else:
-            result = await self._drive(steps, effect, shield=True)
-        return result
+            if not isinstance(stop.value, Onward):
+                result: T = stop.value
+                return result
+            steps, effect = stop.value
+        return cast("T", await self._drive(steps, effect, shield=True))
 
     async def _drive(self, steps: Steps[T], effect: Effect, *, shield: bool) -> Any:
+        argument: Any
         while True:
             try:
                 try:
@@ -183,6 +198,8 @@ class AsyncDriver:
                         argument = await cast("AsyncChannel", channel).exchange(
                             commands, timeout, tail, patience
                         )
+                    elif isinstance(effect, Retake):
+                        argument = self._pool.retake(effect.signature)
                     else:
                         argument = await self._perform(effect)
                 except BaseException as error:  # noqa: BLE001 - the engine decides about every one of them
@@ -192,7 +209,9 @@ class AsyncDriver:
                 else:
                     effect = steps.send(argument)
             except StopIteration as stop:
-                return stop.value
+                if not isinstance(stop.value, Onward):
+                    return stop.value
+                steps, effect = stop.value
 
     async def _shielded(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Let the work come to its end, whatever is cancelled meanwhile."""

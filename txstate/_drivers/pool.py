@@ -108,13 +108,18 @@ class Pool(Generic[C, W]):
         """
         if self.closed:
             raise closed()
+        channel = self.retake(signature)
+        if channel is None:
+            channel = self._unarmed(slot)
+            if channel is not None:
+                self.note(channel, signature)
+        return channel
+
+    def retake(self, signature: Hashable) -> C | None:
+        """The idle channel that is armed for this signature, if there is one."""
         channel = self._armed.pop(signature, None)
         if channel is not None:
             channel.hot = True  # or it would not have been armed
-            return channel
-        channel = self._unarmed(slot)
-        if channel is not None:
-            self.note(channel, signature)
         return channel
 
     def note(self, channel: C, signature: Hashable) -> None:

@@ -17,7 +17,20 @@ from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
 from txstate._drivers.wire import CLOSED, LATE, NUDGE, Replies, pack
-from txstate._effects import LARGE, NOTHING, Acquire, Call, Connect, Exhausted, Lost, Park, Send, Unreachable
+from txstate._effects import (
+    LARGE,
+    NOTHING,
+    Acquire,
+    Call,
+    Connect,
+    Exhausted,
+    Lost,
+    Onward,
+    Park,
+    Retake,
+    Send,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -26,7 +39,7 @@ if TYPE_CHECKING:
 
     from txstate._drivers.mailbox import SyncMailbox
     from txstate._drivers.source import Source
-    from txstate._effects import Command, Constant, Effect, Patience, Sleep, Steps
+    from txstate._effects import Command, Constant, Patience, Sleep, Steps
     from txstate.errors import UsageError
 
     _Waiter: TypeAlias = queue.SimpleQueue["SyncChannel | UsageError"]
@@ -106,15 +119,13 @@ class SyncChannel(Place):
             sent = True
             if length < len(data) or more:
                 _send_rest(sock, memoryview(data)[length:], more)
-            wanted = len(commands) + len(tail)
             until = time.monotonic() + timeout
+            wanted = len(commands) + len(tail)
             if patience:
                 return self._wait_in_turn(sock, patience, wanted, replies, until)
             length = sock.recv_into(incoming.buffer)
-            if length == 0:
-                raise ConnectionError(CLOSED)
             if not incoming.take(incoming.buffer, length, replies, wanted):
-                _receive_rest(sock, incoming, replies, wanted, due=wanted, until=until)
+                _receive_rest(sock, incoming, replies, wanted, length=length, due=wanted, until=until)
         except Exception as error:
             raise Lost(replies, sent=sent, cause=error) from error
         except BaseException as interruption:
@@ -188,35 +199,46 @@ class SyncDriver:
 
     def run(self, steps: Steps[T]) -> T:
         """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""
-        generator: GeneratorType[Effect, Any, T] = steps  # type: ignore[assignment]  # it is one
+        now: list[GeneratorType[Any, Any, T]] = [steps]  # type: ignore[list-item]  # it is one
         try:
-            return self._run(generator, None)
+            return self._run(now, None)
         except BaseException as raised:
             if not isinstance(raised, Exception):
                 self._look_after = 0.0
-            if generator.gi_frame is None:
+            if now[0].gi_frame is None:
                 raise
             # A KeyboardInterrupt hit the loop just when it went around: the engine has yet to hear of it.
-            return self._run(generator, raised)
+            return self._run(now, raised)
 
-    def _run(self, generator: GeneratorType[Effect, Any, T], error: BaseException | None) -> T:
-        argument: Any = None
+    def _run(self, now: list[GeneratorType[Any, Any, T]], error: BaseException | None) -> T:  # noqa: C901, PLR0912 - each transaction comes by, and a call costs
+        generator, argument, first = now[0], None, None
         while True:
             try:
                 # A loop of its own, so that an interruption which hits its end is inside of the `try` as well.
                 while True:
-                    effect = generator.send(argument) if error is None else generator.throw(error)
+                    if first is None:
+                        effect = generator.send(argument) if error is None else generator.throw(error)
+                    else:
+                        effect, first = first, None
                     error = None
-                    if isinstance(effect, Send):  # here, as most of them are, and a call costs
+                    kind = type(effect)
+                    if kind is Send:  # here, as most of them are one of these, and a call costs
                         channel, commands, timeout, tail, patience = effect
-                        argument = channel.exchange(commands, timeout, tail, patience)  # type: ignore[attr-defined]  # it is one of ours
+                        argument = channel.exchange(commands, timeout, tail, patience)
+                    elif kind is Retake:
+                        with self._lock:
+                            argument = self._pool.retake(effect[0])
                     else:
                         argument = self._perform(effect)
             except StopIteration as stop:
-                if generator.gi_frame is None:
+                if generator.gi_frame is not None:
+                    error = stop
+                elif type(stop.value) is Onward:
+                    generator, first = stop.value  # type: ignore[assignment]  # as above
+                    now[0] = generator
+                else:
                     result: T = stop.value
                     return result
-                error = stop
             except BaseException as raised:
                 # Looked up, not called: a call would be one more moment for an interruption, and here it would get lost.
                 if generator.gi_frame is None:
@@ -343,18 +365,25 @@ def _send_rest(sock: socket.socket, data: memoryview, more: Iterable[bytes]) -> 
 
 
 def _receive_rest(
-    sock: socket.socket, incoming: Replies, replies: list[object], wanted: int, *, due: int, until: float
+    sock: socket.socket,
+    incoming: Replies,
+    replies: list[object],
+    wanted: int,
+    *,
+    length: int = 1,
+    due: int,
+    until: float,
 ) -> None:
     """Read until so many replies are there that are due now, of all that are wanted: a large one takes several turns."""
     received = 0
-    while True:
+    while length:
         if time.monotonic() > until:
             raise TimeoutError("no complete reply in time")
         length = sock.recv_into(incoming.buffer)
-        if length == 0:
-            raise ConnectionError(CLOSED)
         received += length
         if incoming.take(incoming.buffer, length, replies, wanted) or len(replies) >= due:
             break
+    else:
+        raise ConnectionError(CLOSED)
     if received >= LARGE:
         incoming.shrink()

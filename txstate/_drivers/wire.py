@@ -35,14 +35,11 @@ def pack(commands: Sequence[Command], tail: Constant = NOTHING) -> tuple[bytes, 
     fourth; so its large arguments are sent as they are.
     """
     try:
-        parts = list(map(_pack_command, commands))
+        return b"".join(map(_pack_command, commands)) + (tail.packed or _kept(tail)), ()
     except TypeError:  # it is what hiredis says to a Bulky one
         if not any(isinstance(command, Bulky) for command in commands):
             raise
         return b"", _pieces(chain(commands, tail))
-    if tail:
-        parts.append(tail.packed or _kept(tail))
-    return b"".join(parts), ()
 
 
 def _pieces(commands: Iterable[Command]) -> Iterator[bytes]:
@@ -65,7 +62,7 @@ def _pieces(commands: Iterable[Command]) -> Iterator[bytes]:
 
 
 def _kept(tail: Constant) -> bytes:
-    tail.packed, _ = pack(tail)
+    tail.packed = b"".join(map(_pack_command, tail))
     return tail.packed
 
 
@@ -93,14 +90,9 @@ class Replies:
         A push of RESP3 may come between two replies, and is none.
         """
         self._feed(data, 0, length)  # type: ignore[arg-type]  # any buffer will do
-        missing = wanted - len(replies)
-        while missing:
-            # In C all the way: a loop here would cost as much as parsing does.
-            arrived = list(islice(iter(self._gets, _NOT_ENOUGH), missing))
-            if not arrived:
-                return False
-            if _Push in map(type, arrived):
-                arrived = [reply for reply in arrived if type(reply) is not _Push]
-            replies += arrived
-            missing -= len(arrived)
-        return True
+        # In C all the way: a loop here would cost as much as parsing does.
+        replies += islice(iter(self._gets, _NOT_ENOUGH), wanted - len(replies))
+        while _Push in map(type, replies):
+            replies[:] = [reply for reply in replies if type(reply) is not _Push]
+            replies += islice(iter(self._gets, _NOT_ENOUGH), wanted - len(replies))
+        return len(replies) == wanted

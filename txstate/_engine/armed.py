@@ -11,7 +11,7 @@ role included: a demoted primary goes on serving clean, stale reads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from txstate._codec import VERSION_FIELD
 from txstate._docs import Record
@@ -37,26 +37,36 @@ Wanted: TypeAlias = "Mapping[str, Sequence[str] | None]"
 class Armed:
     """A snapshot on a socket that watches it.
 
+    Args:
+        read_set: None: it is as the tail has read it.
+
     Attributes:
         signature: the first thing that the transaction asked for; who asks for the same gets it.
-        read_set: what was read, and is watched.
         spares: the documents, as read.
         tail: what arms the socket again, behind a commit that asked for the same.
         until: where others were met, by the settings' clock: when the claims that it shows have ended.
     """
 
-    __slots__ = ("read_set", "signature", "spares", "tail", "until")
+    __slots__ = ("_read_set", "signature", "spares", "tail", "until")
 
     def __init__(
         self,
         signature: Hashable,
-        read_set: ReadSet,
+        read_set: ReadSet | None,
         spares: dict[str, Record],
         tail: Tail | None = None,
         until: float = 0.0,
     ) -> None:
-        self.signature, self.read_set, self.spares, self.tail = signature, read_set, spares, tail
+        self.signature, self._read_set, self.spares, self.tail = signature, read_set, spares, tail
         self.until = until
+
+    @property
+    def read_set(self) -> ReadSet:
+        """What was read, and is watched."""
+        if self._read_set is None:
+            assert self.tail is not None  # noqa: S101 - then it comes from there
+            self._read_set = self.tail.read_set()
+        return self._read_set
 
 
 class Tail:
@@ -76,6 +86,7 @@ class Tail:
     Attributes:
         commands: what to send.
         watches: whether keys are watched behind it.
+        names: of the documents' hashes.
     """
 
     watches: ClassVar = True
@@ -86,27 +97,29 @@ class Tail:
         self.session, self.wanted, self.timed = session, dict(wanted), timed
         self._settings = settings
         self._signature = signature
-        self._names = {key: settings.redis_key(key) for key in wanted}
+        self.names = {key: settings.redis_key(key) for key in wanted}
         self._all_present = dict.fromkeys(wanted, True)
         self._reads = [(key, fields, _names_of(key, fields)) for key, fields in wanted.items()]
-        commands: list[Command] = [("WATCH", session.token, *self._names.values())]
+        commands: list[Command] = [("WATCH", session.token, *self.names.values())]
         commands += [
-            ("HGETALL", self._names[key]) if names is None else ("HMGET", self._names[key], *names)
+            ("HGETALL", self.names[key]) if names is None else ("HMGET", self.names[key], *names)
             for key, _, names in self._reads
         ]
         self._present = len(commands)
-        commands.append(("MGET", session.token, *claim_names(settings, wanted, session.slot)))
+        claims = claim_names(settings, wanted, session.slot)
+        commands.append(("MGET", session.token, *claims))
+        self._claims = len(claims)
         if timed:
             commands.append(("TIME",))
         self._counted = session.field_ttls is FieldTTLs.COUNTED
         self._calm: object = None  # what INFO last said when no field expired by itself
         if self._counted:
             commands.append(("INFO", "keyspace"))
-        self._several = len(self._names) > 1
+        self._several = len(self.names) > 1
         if self._several:
-            commands += [("EXISTS", *self._names.values()), ("CLIENT", "INFO")]
+            commands += [("EXISTS", *self.names.values()), ("CLIENT", "INFO")]
         self.commands = Constant(commands)
-        self._proof = Proof(session, self._names.values())
+        self._proof = Proof(session, self.names.values())
 
     def take(self, replies: Sequence[object], turn: Turn = NO_TURN) -> None:
         """Arm the session, if everything is there, free of others' claims, and from one moment.
@@ -117,12 +130,10 @@ class Tail:
         """
         here = self._present
         found = replies[here]  # the token's value, and who claims the keys
-        if isinstance(replies[0], ReplyError) or type(found) is not list:
-            return
-        if found[0] is None:
+        if type(replies[0]) is ReplyError or type(found) is not list or found[0] is None:
             return
         until, met = 0.0, NO_TURN
-        if found.count(None) < len(found) - 1:
+        if found.count(None) != self._claims:
             met, until = self._meet(found[1:], turn)
             if met.others:
                 return
@@ -131,25 +142,28 @@ class Tail:
                 return
             self._calm = replies[here + self.timed + 1]
         if self._several and (
-            replies[-2] != len(self._names) or DIRTY in (client_flags(replies[-1]) or DIRTY)
+            replies[-2] != len(self.names) or DIRTY in (client_flags(replies[-1]) or DIRTY)
         ):
             return
         try:
             spares = {}
-            for (key, fields, names), reply in zip(self._reads, replies[1:here], strict=True):
-                record = spares[key] = self._record(key, reply, names)
-                record.asked = fields
+            for read, reply in zip(self._reads, replies[1:here], strict=True):
+                spares[read[0]] = self._record(read, reply)
             time = microseconds(replies[here + 1]) if self.timed else 0
         except (ReplyError, CodecError):
             return
-        read_set = ReadSet(self._all_present, self._names)
-        read_set.unproven, read_set.time, read_set.proof = True, time, self._proof
-        read_set.turn = met
+        read_set = None if met is NO_TURN and not time else self.read_set(time, met)
         self.session.armed = Armed(self._signature, read_set, spares, self, until)
+
+    def read_set(self, time: int = 0, turn: Turn = NO_TURN) -> ReadSet:
+        """What it has read, for who takes that over."""
+        read_set = ReadSet(self._all_present, self.names)
+        read_set.unproven, read_set.time, read_set.proof, read_set.turn = True, time, self._proof, turn
+        return read_set
 
     def _meet(self, holders: Sequence[object], turn: Turn) -> tuple[Turn, float]:
         """See who has claimed the keys; if others have, the next call stands in line at once."""
-        turn = turn.after(self._names, holders)
+        turn = turn.after(self.names, holders)
         self.session.finished = now = self._settings.clock()
         until = now + max(turn.others.values(), default=0.0)
         if turn.others:
@@ -158,22 +172,25 @@ class Tail:
             self.session.armed = Armed(self._signature, read_set, {}, None, until)
         return turn, until
 
-    def _record(self, key: str, reply: object, fields: Sequence[bytes] | None) -> Record:
+    def _record(
+        self, read: tuple[str, Sequence[str] | None, Sequence[bytes] | None], reply: object
+    ) -> Record:
         """The document as read.
 
         Raises:
             ReplyError: it was not, or is missing, or can't be told from a missing one.
             CodecError: its version is none.
         """
-        if fields is None:
+        key, fields, names = read
+        if names is None:
             raw = reply if type(reply) is dict else pairs(reply)
         elif type(reply) is list:
-            raw = dict(zip(fields, reply, strict=True))
+            raw = dict(zip(names, reply, strict=True))
         else:
             raise ReplyError(f"TXSTATE HMGET answered {reply!r}")
-        if raw.get(VERSION_FIELD) is None and not (self.timed and raw and fields is None):
+        if raw.get(VERSION_FIELD) is None and not (self.timed and raw and names is None):
             raise ReplyError("TXSTATE there is no version")
-        return Record.read(key, NOBODY, raw, whole=fields is None)
+        return Record.read(key, raw, fields, whole=names is None)
 
 
 def tail_behind(attempt: Attempt, session: Session) -> Tail | None:
@@ -208,7 +225,7 @@ def rearm(attempt: Attempt) -> None:
 
 def _names_of(key: str, fields: Sequence[str] | None) -> Sequence[bytes] | None:
     """The names to fetch; None: all of them."""
-    names = Record(key, NOBODY).missing(fields)
+    names = Record(key).missing(fields)
     return None if names is None else tuple(dict.fromkeys((VERSION_FIELD, *names)))
 
 
@@ -221,21 +238,6 @@ def signature_of(settings: Settings, wanted: Wanted) -> Hashable:
     signature: list[Hashable] = [settings.namespace]
     for key, fields in wanted.items():
         if fields is not None:
-            Record(key, NOBODY).missing(fields)
+            Record(key).missing(fields)
         signature.append((key, fields if fields is None else tuple(fields)))
     return tuple(signature)
-
-
-class _Nobody:
-    """The guard of records that no attempt has taken over yet."""
-
-    def check_read(self) -> None:
-        """Nobody asks."""
-        raise AssertionError("an armed record is read before an attempt took it over")
-
-    def check_write(self) -> None:
-        """Nobody asks."""
-        raise AssertionError("an armed record is written before an attempt took it over")
-
-
-NOBODY: Final = _Nobody()

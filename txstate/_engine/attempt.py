@@ -14,7 +14,7 @@ from txstate._docs import Record
 from txstate._effects import NOTHING, Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
 from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN, Turn
-from txstate._engine.documents import Documents
+from txstate._engine.documents import OVER, Documents
 from txstate._engine.group import meet, wait_for_turn
 from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, failure, refusal
 from txstate._engine.proof import Proof
@@ -50,7 +50,6 @@ class Attempt(Standing):
 
     Attributes:
         callbacks: what to call once it has committed; None: nothing.
-        documents: what was read, and what the function asked for.
         doubt: what a commit that was sent can be resolved by; None while none was sent, or it had no effect.
         finding: what became of it, once that has been looked for.
         written: the keys that the commit wrote.
@@ -66,13 +65,16 @@ class Attempt(Standing):
         ttls: those that the function has asked for.
         tail: what armed the snapshot that it began with, if one did.
         bulky: whether the commit sends too much for it to be read back behind EXEC.
+        pursued: whether its call takes care of what becomes of it.
+        round_trips: batches sent.
+        busy: whether a read is in flight.
     """
 
     # What few attempts come to have.
     callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
     ttls: Mapping[str, TTLRead] = MappingProxyType({})
     member: Member | None = None
-    apart = bulky = False
+    apart = bulky = pursued = False
     writes: Sequence[Write] = ()
     doubt: Evidence | None = None
     finding: Finding | None = None
@@ -80,9 +82,9 @@ class Attempt(Standing):
     in_part: CommitUnknown | None = None
     _session: Session | None = None
     tail: Tail | None = None
-    _round_trips = 0
+    round_trips = 0
     waited = 0.0
-    _busy = False
+    busy = False
 
     def __init__(
         self,
@@ -99,11 +101,18 @@ class Attempt(Standing):
     ) -> None:
         self.settings, self.number, self.deadline = settings, number, deadline
         self.channel, self.signature, self.slot = channel, signature, slot
-        self.documents = Documents(self)
+        self.documents = Documents()
         self.began, self.gives_way = began, gives_way
         self.read_set = ReadSet()
         if turn is not None:
             self.read_set.turn = turn
+
+    @classmethod
+    def first(cls, settings: Settings) -> Attempt:
+        """The first attempt of a call that begins now."""
+        began = settings.clock()
+        deadline = began + settings.retry.deadline
+        return cls(settings, 1, deadline, None, began=began, gives_way=settings.patience > 0)
 
     @property
     def session(self) -> Session:
@@ -130,11 +139,6 @@ class Attempt(Standing):
             return asked
         # The attempt before may have gone to another slot.
         return {**{key: before[key] for key in before if self.settings.slot([key]) == self.slot}, **asked}
-
-    @property
-    def records(self) -> dict[str, Record]:
-        """The documents that the function has asked for."""
-        return self.documents.records
 
     # What the user's side calls.
 
@@ -176,8 +180,8 @@ class Attempt(Standing):
             yield from self._guarded(self._fetch([read], wanted={}, prefetch=False), (key,))
             self.ttls = {**self.ttls, key: read}
         left = self.ttls[key].left
-        if key in self.records:
-            left = self.records[key].ttl_after(left)
+        if key in self.documents.records:
+            left = self.documents.records[key].ttl_after(left)
         return None if left is None else left / 1000
 
     def begin(self, wanted: Wanted) -> Steps[None]:  # noqa: C901 - each transaction comes by, and a call costs
@@ -251,7 +255,7 @@ class Attempt(Standing):
         """Send a batch and read its replies; if anything goes wrong, the socket is not used again."""
         channel = self.channel
         assert channel is not None  # noqa: S101 - an invariant of the engine
-        self._round_trips += 1
+        self.round_trips += 1
         try:
             replies: list[Any] = yield Send(channel, commands, timeout, tail, patience)
         except BaseException:
@@ -271,13 +275,13 @@ class Attempt(Standing):
         """End it, and count it. Returns the channel, if it was not released, for the next attempt."""
         counters = self.settings.counters
         if self.state is COMMITTED:
-            counters.add_attempt(self._round_trips, "commits" if self.written else "reads")
+            counters.add_attempt(self.round_trips, "commits" if self.written else "reads")
         elif isinstance(self.verdict, (GiveWay, Apart)):
-            counters.add(round_trips=self._round_trips)
+            counters.add(round_trips=self.round_trips)
         else:
-            counters.add_attempt(self._round_trips, None)
+            counters.add_attempt(self.round_trips, None)
         self.state = ENDED
-        self.documents.close()
+        self.documents.guard_by(OVER)
         return None if self.channel is None else self._let_go()
 
     def require_quiet(self) -> None:
@@ -286,7 +290,7 @@ class Attempt(Standing):
         Raises:
             UsageError: in another thread, or in a task that the function did not wait for.
         """
-        if self._busy:
+        if self.busy:
             raise UsageError(
                 "a read of this transaction is still in flight: a Tx is for one thread at a time, and an async "
                 "function must await all that it started; nothing was applied"
@@ -294,7 +298,7 @@ class Attempt(Standing):
 
     def _let_go(self) -> Channel | None:
         channel, self.channel = self.channel, None
-        if channel is not None and self._busy:
+        if channel is not None and self.busy:
             # A read was left behind: its reply, or the connection that it waits for, must not become another's.
             channel.abandon()
             return None
@@ -304,7 +308,7 @@ class Attempt(Standing):
         """Read, and sort what goes wrong: what may pass condemns the attempt, so that the function can't go on."""
         self.check_write()
         self.require_quiet()
-        self._busy = True
+        self.busy = True
         try:
             yield from steps
         except (Exhausted, Unreachable) as error:
@@ -325,7 +329,7 @@ class Attempt(Standing):
                 raise self.condemn(outcome) from error
             raise outcome.error from error
         finally:
-            self._busy = False
+            self.busy = False
 
     def _settle(self, keys: Iterable[str]) -> None:
         """Settle in the slot of these keys, before anything is sent.
@@ -355,7 +359,7 @@ class Attempt(Standing):
             self._settle(wanted)
         if self.channel is None:
             for key, fields in wanted.items():
-                Record(key, self).missing(fields)
+                Record(key).missing(fields)
             yield from self.begin(wanted)
         reads: list[Read] = []
         for key, fields in wanted.items():
@@ -385,8 +389,7 @@ class Attempt(Standing):
                 yield from self._extend(asks)
         for read in fetched:
             if prefetch:
-                read.record.asked = wanted[read.key]
-                self.documents.spares[read.key] = read.record
+                self.documents.spare(read.record, wanted[read.key])
             else:
                 self.documents.adopt(read.record)
         if unreadable and not prefetch:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from txstate._effects import Lost
+from txstate._effects import Lost, Park
 from txstate._engine.doubt import in_doubt, report_doubt, report_finding, settle
-from txstate._engine.group import OUT, leads, outcome_of
+from txstate._engine.group import OUT, leads
 from txstate._engine.outcome import Apart, Committed, Conflict, GiveWay, Outage, Partial, Refused, Unresolved
 from txstate._engine.resolve import Finding
 from txstate._engine.state import COMMITTED
 from txstate.resolution import Resolution
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from txstate._effects import Steps
     from txstate._engine.attempt import Attempt
     from txstate._engine.group import Member
@@ -35,7 +37,7 @@ def carried(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Apart]:
     assert member is not None  # noqa: S101 - it is carried
     if not member.groups.pass_on(member, attempt):
         raise attempt.condemn(Apart(for_good=member.place is OUT))
-    outcome = yield from outcome_of(member, attempt.settings.clock, attempt.deadline)
+    outcome = yield from _outcome_of(member, attempt.settings.clock, attempt.deadline)
     if not attempt.writes:
         return _for_who_wrote_nothing(outcome)
     if not _enter(attempt, member, outcome):
@@ -53,7 +55,7 @@ def abide(attempt: Attempt, interruption: BaseException) -> Steps[None]:
         return
     until = min(attempt.deadline, settings.clock() + settings.timeout)
     try:
-        outcome = yield from outcome_of(member, settings.clock, until)
+        outcome = yield from _outcome_of(member, settings.clock, until)
     except GeneratorExit:
         raise
     except BaseException as error:  # noqa: BLE001 - a second interruption ends the search
@@ -123,3 +125,11 @@ def _for_who_wrote_nothing(outcome: Shared | None) -> Committed | Conflict | Out
     if isinstance(outcome, Committed):
         return Committed()  # how durable the others' writes are is not its business
     return outcome if isinstance(outcome, Conflict | Outage | Apart) else Apart()
+
+
+def _outcome_of(member: Member, clock: Callable[[], float], until: float) -> Steps[Shared | None]:
+    """Wait for what the commit comes to, for one whose function was carried; None: not known by then."""
+    assert member.mailbox is not None  # noqa: S101 - it has waited before
+    while member.outcome is None and (left := until - clock()) > 0:
+        yield Park(member.mailbox, left)
+    return member.outcome

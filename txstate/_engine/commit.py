@@ -8,13 +8,14 @@ they were asked for. From EXEC's first byte on the commit is in doubt, until EXE
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txstate._codec import decode_name
 from txstate._effects import NOTHING, Lost, Unreachable
 from txstate._engine.armed import rearm
 from txstate._engine.carried import carried
-from txstate._engine.confirm import confirmation_of
+from txstate._engine.claims import NO_TURN
+from txstate._engine.confirm import UNCONFIRMED, confirmation_of
 from txstate._engine.doubt import in_doubt, settle
 from txstate._engine.group import carry_others, is_carried
 from txstate._engine.guarded import guarded_verdict, guarded_write
@@ -24,19 +25,25 @@ from txstate._engine.turns import follows, pass_on, with_commit
 from txstate._engine.writeset import commands_of, write_set
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from txstate._effects import Command, Steps
+    from txstate._engine.armed import Tail
     from txstate._engine.attempt import Attempt
+    from txstate._engine.claims import Turn
+    from txstate._engine.confirm import Confirmation
     from txstate._engine.group import Member
     from txstate._engine.outcome import Apart
     from txstate._engine.relay import Relay
     from txstate._engine.session import Session
+    from txstate._engine.turns import Handover, Opening
     from txstate._engine.writeset import Write
 
 _MULTI: Final[Command] = ("MULTI",)
 _EXEC: Final[Command] = ("EXEC",)
 _KEY: Final = attrgetter("record.key")
+LEAST: Final = 0.001
+"""Seconds that a commit's reply may take at least."""
 
 
 def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Apart | Refused]:
@@ -52,7 +59,8 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Apart | Re
         CommitUnknown: it could not be resolved, or was applied in part.
         BaseException: an interruption, whatever the driver threw.
     """
-    attempt.require_quiet()
+    if attempt.busy:
+        attempt.require_quiet()
     for record in attempt.documents.records.values():
         if record.pending:
             yield from _read_pending(attempt)
@@ -67,7 +75,8 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Apart | Re
             writes = relay.writes()
     if writes:
         return (yield from _write(attempt, writes, relay))
-    yield from attempt.prove()
+    if attempt.read_set.unproven:
+        yield from attempt.prove()
     if attempt.read_set.turn.held:
         yield from pass_on(attempt)
     rearm(attempt)
@@ -88,8 +97,7 @@ def _write(
 ) -> Steps[Committed | Conflict | Outage | Refused]:
     """Send the transaction, with the tail that arms the socket behind it."""
     settings, read_set = attempt.settings, attempt.read_set
-    keys = list(map(_KEY, writes))
-    footing = _footing(attempt, keys)
+    footing = _footing(attempt, list(map(_KEY, writes)))
     if not isinstance(footing, tuple):
         return footing
     session, left = footing
@@ -99,30 +107,74 @@ def _write(
     tail, turn = follows(attempt, session), read_set.turn
     planned += with_commit(tail)
     volatile = read_set.volatile() if read_set.reads else ()
-    judge = guarded_verdict if volatile else verdict
     commands = [_MULTI, *(guarded_write(volatile, planned) if volatile else planned), _EXEC]
-    size = len(commands)
     # Half of what is left of the call at most, so that as much remains to resolve in.
-    soon, broken = max(0.001, left / 2), None
+    soon = max(LEAST, left / 2)
     confirmation = confirmation_of(settings.durability, soon / 2)
+    sent = Sent(writes, len(commands), tail, turn, guarded_verdict if volatile else verdict, confirmation)
     attempt.doubt = Evidence(session.token, number, read_set.names, writes)
+    came: Sequence[object] | Lost
     try:
-        replies: Sequence[object] = yield from attempt.exchange(
+        came = yield from attempt.exchange(
             [*commands, *confirmation.commands] if confirmation.commands else commands,
             min(settings.timeout + confirmation.seconds, soon),
             NOTHING if tail is None else tail.commands,
         )
     except Lost as lost:
-        if not lost.sent:
+        came = lost
+    return (yield from judged(attempt, session, sent, came))
+
+
+class Sent(NamedTuple):
+    """A commit that was sent.
+
+    Attributes:
+        writes: what it writes, of this call and of those that it carries.
+        size: commands of the transaction itself, whose replies decide.
+        tail: what followed it, if anything.
+        turn: the attempt's.
+        judge: tells what the replies mean.
+        confirmation: what asked, in between, how durable it is.
+    """
+
+    writes: Sequence[Write]
+    size: int
+    tail: Tail | Opening | Handover | None
+    turn: Turn = NO_TURN
+    judge: Callable[[Sequence[object], Sequence[str]], Committed | Conflict | Outage | Refused | Partial] = (
+        verdict
+    )
+    confirmation: Confirmation = UNCONFIRMED
+
+
+def judged(
+    attempt: Attempt, session: Session, sent: Sent, came: Sequence[object] | Lost
+) -> Steps[Committed | Conflict | Outage | Refused]:
+    """What came of a commit that was sent.
+
+    Args:
+        attempt: its `doubt` holds the evidence.
+        session: where it was sent.
+        sent: what.
+        came: the replies, or how the connection broke.
+
+    Raises:
+        CommitUnknown: it could not be resolved, or was applied in part.
+        BaseException: the interruption that broke the connection.
+    """
+    writes, size, tail, turn, judge, confirmation = sent
+    broken, replies = (came, came.replies) if isinstance(came, Lost) else (None, came)
+    keys = list(map(_KEY, writes))
+    if broken is not None:
+        tail = None
+        if not broken.sent:
             attempt.doubt = None
-        replies = lost.replies
         if len(replies) >= size:
             settle(attempt, judge(replies[:size], keys))
-        if lost.interruption is not None:
-            raise lost.interruption from None
+        if broken.interruption is not None:
+            raise broken.interruption from None
         if len(replies) < size:
-            return (yield from in_doubt(attempt, lost)) if lost.sent else Outage(lost)
-        tail, broken = None, lost
+            return (yield from in_doubt(attempt, broken)) if broken.sent else Outage(broken)
     session.watching = tail is not None and tail.watches
     outcome = judge(replies[:size], keys)
     settle(attempt, outcome)
@@ -154,7 +206,7 @@ def _read_pending(attempt: Attempt) -> Steps[None]:
     """Fetch the fields that were incremented without having been read."""
     wanted = {
         record.key: [decode_name(name) for name in pending]
-        for record in attempt.records.values()
+        for record in attempt.documents.records.values()
         if (pending := record.pending_increments())
     }
     if wanted:

@@ -99,12 +99,12 @@ class Confirmation:
         return Shortfall(asked, reason=reason)
 
 
-_NOTHING: Final = Confirmation(None, 0.0)
+UNCONFIRMED: Final = Confirmation(None, 0.0)
 
 
 def confirmation_of(asked: Durability | None, most: float) -> Confirmation:
     """What to send for this durability, waiting for no more than so many seconds."""
-    return _NOTHING if asked is None else Confirmation(asked, max(0.001, min(asked.timeout, most)))
+    return UNCONFIRMED if asked is None else Confirmation(asked, max(0.001, min(asked.timeout, most)))
 
 
 def confirm(channel: Channel, evidence: Evidence, settings: Settings, most: float) -> Steps[Shortfall | None]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from txstate._docs import Doc, Record
-from txstate._engine.armed import NOBODY
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from txstate._docs import Guard
     from txstate._engine.armed import Wanted
@@ -38,10 +38,8 @@ OVER: Final = _Over()
 class Documents:
     """One attempt's documents.
 
-    Args:
-        guard: who may use them, and when.
-
     Attributes:
+        guard: says whether they may be used; None: they may, as the function runs.
         records: those that the function has asked for, by key.
         asked: what it asked for of each, the first time; None: all. A retry, or a socket that is armed, brings just
             that, so that what a partial document shows doesn't depend on either.
@@ -49,12 +47,13 @@ class Documents:
         spares: those read on suspicion: by a retry, or by the commit that armed the socket.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    guard: Guard | None = None
+    widened = False
+    spares: Mapping[str, Record] = MappingProxyType({})
+
+    def __init__(self) -> None:
         self.records: dict[str, Record] = {}
         self.asked: dict[str, Sequence[str] | None] = {}
-        self.widened = False
-        self.spares: dict[str, Record] = {}
-        self._guard = guard
         self._docs: dict[str, Doc] = {}
 
     def __getitem__(self, key: str) -> Doc:
@@ -73,8 +72,11 @@ class Documents:
         """The document, if what is asked for of it is here already."""
         record = self.records.get(key)
         if record is None:
-            spare = self.spares.pop(key, None)
-            if spare is None or not (spare.asked is fields or spare.suits(fields)):
+            spare = self.spares.get(key)
+            if spare is None:
+                return None
+            if not (spare.asked is fields or spare.suits(fields)):
+                self.spares = {other: self.spares[other] for other in self.spares if other != key}
                 return None
             self.asked[key] = fields
             return self.adopt(spare)
@@ -82,18 +84,25 @@ class Documents:
 
     def hand_out(self, given: Wanted) -> bool:
         """Make these the function's, if all of them are here already; whether they are."""
-        if len(given) > 1 and not self.ready(given):
+        if not self.ready(given):
             return False
-        for key, fields in given.items():  # noqa: SIM110 - it is most often one, and a generator expression costs more
-            if self.local(key, fields) is None:
-                return False
+        for key, fields in given.items():
+            self.asked[key] = fields
+            record = self.records[key] = self.spares[key]
+            self._docs[key] = Doc(record)
         return True
+
+    def hand_over(self, asked: Wanted, doc: Doc, records: Mapping[str, Record]) -> None:
+        """The function has been given this document already, which just this was asked of."""
+        self.asked, self.records = dict(asked), dict(records)
+        for key in records:
+            self._docs[key] = doc
 
     def ask(self, key: str, fields: Sequence[str] | None) -> tuple[Record, Sequence[bytes] | None]:
         """The function asks for a document. Returns its record, and what has to be read of it yet."""
         if self.local(key, fields) is not None:
             return self.records[key], ()
-        record = self.records.get(key) or Record(key, self._guard)
+        record = self.records.get(key) or Record(key)
         names = record.missing(fields)
         self.widened |= names != () and key in self.records
         self.asked.setdefault(key, fields)
@@ -104,36 +113,41 @@ class Documents:
         spare = self.spares.get(key)
         if spare is not None and spare.suits(fields):
             return spare, ()
-        record = Record(key, NOBODY)
+        record = Record(key)
         return record, record.missing(fields)
 
     def adopt(self, record: Record) -> Doc:
         """Make it a document of the function's."""
         doc = self._docs.get(record.key)
         if doc is None:
-            record.guard = self._guard
+            record.guard = self.guard
             self.records[record.key] = record
             doc = self._docs[record.key] = Doc(record)
         return doc
 
+    def spare(self, record: Record, asked: Sequence[str] | None) -> None:
+        """It was read on suspicion that the function will ask for this of it."""
+        record.asked = asked
+        self.spares = {**self.spares, record.key: record}
+
     def latest(self, key: str) -> Record | None:
         """What was read of a document, whether or not the function has asked for it."""
-        spare = self.spares.get(key)
-        return self.records.get(key) if spare is None else spare
+        record = self.records.get(key)
+        return self.spares.get(key) if record is None else record
 
     def as_read(self) -> dict[str, Record]:
         """What the function had asked for, without what it did to it."""
         return {
-            key: self.records[key].as_read(NOBODY, fields)
+            key: self.records[key].as_read(fields)
             for key, fields in self.asked.items()
             if key in self.records
         }
 
-    def close(self) -> None:
-        """The attempt is over, and a document knows it by its new guard.
+    def guard_by(self, guard: Guard) -> None:
+        """Their function runs no more, or must not go on. At the end, `OVER` says so.
 
-        Were it still to know the attempt, which knows its documents, megabytes would wait for the garbage collector.
+        Were they to know their attempt for longer, which knows them, megabytes would wait for the garbage collector.
         """
-        self._guard = OVER
+        self.guard = guard
         for record in self.records.values():
-            record.guard = OVER
+            record.guard = guard

@@ -24,11 +24,9 @@ def settle(attempt: Attempt, outcome: Committed | Conflict | Outage | Refused | 
     """Enter the server's verdict into the attempt: nothing is in doubt any more."""
     if isinstance(outcome, Committed):
         attempt.state = COMMITTED
-        written = []
         for record, _, version in attempt.writes:
             record.committed_version = version
-            written.append(record.key)
-        attempt.written = tuple(written)
+        attempt.written = tuple(write.record.key for write in attempt.writes)
         return
     attempt.doubt = None
     if isinstance(outcome, Partial):
@@ -80,15 +78,21 @@ def interrupted(attempt: Attempt, interruption: BaseException) -> Steps[NoReturn
     raise interruption from _unknown(evidence, finding.resolution, finding.reason)
 
 
-def explain(attempt: Attempt | None, interruption: BaseException) -> None:
-    """Say in an interruption's cause that the transaction was applied, if it struck after that was known."""
-    if (
-        attempt is not None
-        and attempt.written
-        and interruption.__cause__ is None
-        and attempt.doubt is not None
-    ):
-        interruption.__cause__ = _unknown(attempt.doubt, Resolution.COMMITTED, None)
+def explain(
+    attempt: Attempt | None, interruption: BaseException, committed: tuple[bytes, bytes] | None = None
+) -> None:
+    """Say in an interruption's cause that the transaction was applied, if it struck after that was known.
+
+    Args:
+        attempt: the latest one; None: none was needed.
+        interruption: what struck.
+        committed: of a commit for which none was needed, the token and the number in it.
+    """
+    evidence = None if committed is None else Evidence(*committed)
+    if attempt is not None and attempt.written:
+        evidence = attempt.doubt
+    if evidence is not None and interruption.__cause__ is None:
+        interruption.__cause__ = _unknown(evidence, Resolution.COMMITTED, None)
 
 
 def _resolve(attempt: Attempt, evidence: Evidence, finding: Finding) -> Steps[None]:

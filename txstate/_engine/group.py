@@ -196,6 +196,13 @@ class Groups:
             leader.group.waiting.append(member)
         return member
 
+    def lead(self, signature: Hashable, wanted: Wanted, until: float) -> Member | None:
+        """Lead a group, on a connection that is there, without asking for durability. None: somebody else leads it."""
+        member = Member(self, (None, signature), wanted, until)
+        member.connected = True
+        with self._lock:
+            return member if self._leaders.setdefault(member.signature, member) is member else None
+
     def leave(self, member: Member) -> None:
         """See `Member.leave`."""
         with self._lock:
@@ -410,11 +417,3 @@ def carry_others(attempt: Attempt, leader: Member, evidence: Callable[[], Eviden
         if not came and runs is not None and relay.turn is runs:
             groups.take_back(group, relay, runs)
     return relay
-
-
-def outcome_of(member: Member, clock: Callable[[], float], until: float) -> Steps[Shared | None]:
-    """Wait for what the commit comes to, for one whose function was carried; None: not known by then."""
-    assert member.mailbox is not None  # noqa: S101 - it has waited before
-    while member.outcome is None and (left := until - clock()) > 0:
-        yield Park(member.mailbox, left)
-    return member.outcome

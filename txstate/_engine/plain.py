@@ -30,16 +30,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class _Outside:
-    """The guard of records that belong to no transaction: they may be read at any time."""
-
-    def check_read(self) -> None:
-        """Allow it."""
-
-    def check_write(self) -> None:
-        """Allow it."""
-
-
 def get_many(
     settings: Settings, keys: Sequence[str], fields: Sequence[str] | None
 ) -> Steps[dict[str, Snapshot | None]]:
@@ -157,8 +147,7 @@ def reading(
         UsageError: a key can't be used.
         CodecError: a field can't.
     """
-    guard = _Outside()
-    records = [Record(key, guard) for key in dict.fromkeys(keys)]
+    records = [Record(key) for key in dict.fromkeys(keys)]
     return records, [
         read_of(record, settings.redis_key(record.key), record.missing(fields)) for record in records
     ]

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
 
 class Pursuit:
-    """What one call remembers of its attempts."""
+    """What one call remembers of its attempts.
+
+    Args:
+        settings: the store's.
+        started: when the call began, by the settings' clock.
+    """
 
     # What calls come to have that don't commit at once.
     _pacing: Pacing | None = None
@@ -39,16 +44,10 @@ class Pursuit:
     _gave_way = 0
     _apart = False
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._started = settings.clock()
-        self.deadline = self._started + settings.retry.deadline
+    def __init__(self, settings: Settings, started: float) -> None:
+        self._settings, self._started = settings, started
+        self.deadline = started + settings.retry.deadline
         self._conflicts: dict[str, int] = {}
-
-    def first(self) -> Attempt:
-        """The first attempt."""
-        gives_way = self._settings.patience > 0
-        return Attempt(self._settings, 1, self.deadline, None, began=self._started, gives_way=gives_way)
 
     def following(self, attempt: Attempt) -> Attempt:
         """The attempt after one that came to nothing; giving way, or to be set apart, doesn't count as one.

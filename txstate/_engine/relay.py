@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txstate._codec import VERSION_FIELD
 from txstate._docs import Record
-from txstate._engine.armed import NOBODY
 from txstate._engine.writeset import Write
 
 if TYPE_CHECKING:
@@ -97,7 +96,7 @@ class Relay:
         self._evidence = evidence
         self.turn: Member | None = leader
         self._time = attempt.read_set.time
-        self._read = {key: record.as_read(NOBODY) for key, record in read.items()}
+        self._read = {key: record.as_read() for key, record in read.items()}
         self._others = [write for write in attempt.writes if write.record.key not in read]
         self._passed = _Passed(
             {key: _State(record.raw(), record.existed, record.version) for key, record in self._read.items()}
@@ -165,7 +164,7 @@ class Relay:
         ]
 
     def _record(self, key: str, fields: Sequence[str] | None) -> Record:
-        state, record = self._passed.states[key], Record(key, NOBODY)
+        state, record = self._passed.states[key], Record(key)
         record.asked = fields
         if fields is None:
             record.load(exists=state.exists, fields=state.raw, whole=True)

@@ -51,6 +51,7 @@ class Settings:
         random_id: a new, unguessable name part, from the operating system: it differs in a forked child too.
 
     Attributes:
+        plain: whether commits ask for nothing beside: no durability, no slot, nobody to report to.
         token_ttl: seconds, as they are sent, that a token outlives its last use: far longer than anyone could still ask
             for it.
     """
@@ -70,9 +71,12 @@ class Settings:
     clock: Callable[[], float] = time.monotonic
     random_id: Callable[[], str] = _random_id
     token_ttl: bytes = field(init=False)
+    plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ttl", b"%d" % max(3600, 10 * self.retry.deadline))
+        plain = self.durability is None and self.on_event is None and not self.clustered
+        object.__setattr__(self, "plain", plain)
 
     @property
     def reserved(self) -> str:

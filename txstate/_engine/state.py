@@ -9,6 +9,7 @@ from txstate._engine.documents import OVER
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
+    from txstate._engine.documents import Documents
     from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage
 
 
@@ -39,8 +40,10 @@ class Standing:
     Attributes:
         state: where it stands.
         verdict: why it was condemned.
+        documents: what was read, and what the function asked for.
     """
 
+    documents: Documents
     state = RUNNING
     verdict: Conflict | GiveWay | Outage | Apart | None = None
 
@@ -63,6 +66,7 @@ class Standing:
         """End the attempt; the caller raises what is returned."""
         if self.state is RUNNING:
             self.state, self.verdict = CONDEMNED, verdict
+            self.documents.guard_by(self)
         return Condemned()
 
     def refuse(self) -> None:

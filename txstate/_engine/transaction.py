@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from txstate import events
 from txstate._effects import Call, Sleep
 from txstate._engine.armed import rearm
+from txstate._engine.attempt import Attempt
 from txstate._engine.carried import abide, carried, tell
 from txstate._engine.commit import commit
 from txstate._engine.doubt import interrupted
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
 
     from txstate._effects import Steps
     from txstate._engine.armed import Wanted
-    from txstate._engine.attempt import Attempt
     from txstate._engine.settings import Settings
 
 _NOTHING: Final[Wanted] = {}
+
+Outcome: TypeAlias = Committed | Conflict | GiveWay | Outage | Apart | Refused
+Rest: TypeAlias = "Steps[tuple[Outcome, Any]]"
+"""What is left of an attempt: up to what it comes to, and what its function returned."""
 
 
 def transact(
@@ -36,6 +40,7 @@ def transact(
     wanted: Wanted = _NOTHING,
     plain: bool = False,
     finish: Callable[[Attempt, Any], Any] | None = None,
+    begun: tuple[Attempt, Rest] | None = None,
 ) -> Steps[Any]:
     """Run a function until an attempt of it commits.
 
@@ -46,6 +51,7 @@ def transact(
         plain: the function is about these documents, finds them in the attempt's, and is a plain one in both twins: it
             is called from here.
         finish: makes the call's result of the function's, after the commit, while its documents can still be read.
+        begun: the first attempt, if it is under way already, and what is left of it.
 
     Returns:
         What `finish`, or else the function, returned in the attempt that was committed.
@@ -55,13 +61,15 @@ def transact(
         TxStateError: as documented for each; only `CommitUnknown` leaves it open whether the write happened.
         BaseException: what the function raised, or an interruption.
     """
-    call = Pursuit(settings)
-    attempt = call.first()
+    attempt, rest = begun or (Attempt.first(settings), None)
+    call = Pursuit(settings, attempt.began)
     given = wanted if plain else None
     committed: Committed | None = None
     try:
+        attempt.pursued = True
         while True:
-            outcome, result = yield from _once(attempt, body, wanted, given, call)
+            outcome, result = yield from _once(attempt, rest or _whole(attempt, body, wanted, given, call))
+            rest = None
             if isinstance(outcome, Committed):
                 committed = outcome
                 call.committed(attempt, outcome.shortfall)
@@ -93,30 +101,50 @@ def transact(
     return result
 
 
-def _once(
+def _whole(
     attempt: Attempt,
     body: Callable[[Attempt], Any],
     wanted: Wanted,
     given: Wanted | None,
     call: Pursuit,
-) -> Steps[tuple[Committed | Conflict | GiveWay | Outage | Apart | Refused, Any]]:
+) -> Rest:
+    """One attempt from its beginning on."""
+    if wanted and attempt.channel is None:
+        yield from attempt.begin(wanted)
+    # Most often everything is there: it came with the last commit on this connection.
+    there = given is not None and attempt.documents.hand_out(given)
+    if wanted and not there and not attempt.documents.ready(wanted):
+        yield from attempt.read(wanted, prefetch=True)
+    call.attribute(attempt)
+    if given is None:
+        result = yield Call(body, (attempt,))
+    else:
+        if not there and not attempt.documents.hand_out(given):
+            yield from attempt.read(given)
+        result = body(attempt)
+    return (yield from ended(attempt, result))
+
+
+def ended(attempt: Attempt, result: Any) -> Rest:
+    """An attempt whose function has returned."""
+    if attempt.state is not RUNNING:
+        raise Condemned
+    return (yield from commit(attempt)), result
+
+
+def raised(error: BaseException) -> Rest:
+    """An attempt that something was raised in: by its function, or into it."""
+    yield from ()
+    try:
+        raise error
+    finally:
+        del error  # the traceback keeps this frame
+
+
+def _once(attempt: Attempt, steps: Rest) -> Steps[tuple[Outcome, Any]]:
     """One attempt, up to its outcome."""
     try:
-        if wanted and attempt.channel is None:
-            yield from attempt.begin(wanted)
-        # Most often everything is there: it came with the last commit on this connection.
-        there = given is not None and attempt.documents.hand_out(given)
-        if wanted and not there and not attempt.documents.ready(wanted):
-            yield from attempt.read(wanted, prefetch=True)
-        call.attribute(attempt)
-        if given is None:
-            result = yield Call(body, (attempt,))
-        else:
-            if not there and not attempt.documents.hand_out(given):
-                yield from attempt.read(given)
-            result = body(attempt)
-        if attempt.state is RUNNING:
-            return (yield from commit(attempt)), result
+        return (yield from steps)
     except GeneratorExit:
         raise
     except attempt.settings.interruptions:

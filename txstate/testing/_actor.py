@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from txstate._drivers.pool import Pool
-from txstate._effects import Acquire, Connect, Park, Send, Sleep
+from txstate._effects import Acquire, Connect, Park, Retake, Send, Sleep
 from txstate._engine.group import Groups
 from txstate.errors import UsageError
 from txstate.store import AsyncStore, Store
@@ -146,6 +146,8 @@ class Actor:
             return self._exchange(effect)
         if isinstance(effect, Acquire):
             return self.process.pool.take(effect.signature)
+        if isinstance(effect, Retake):
+            return self.process.pool.retake(effect.signature)
         if isinstance(effect, Connect):
             return cast("Channel", effect.channel).connect(effect.timeout)
         if isinstance(effect, Park):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from txstate._drivers.pool import Place
-from txstate._effects import NOTHING, Call, Lost, Send
+from txstate._effects import NOTHING, Call, Lost, Onward, Send
 from txstate.testing._batches import Kind, kind_of
 
 if TYPE_CHECKING:
@@ -168,7 +168,13 @@ class _Stepped:
         error: BaseException | None = None
         try:
             while True:
-                effect = steps.send(argument) if error is None else steps.throw(error)
+                try:
+                    effect = steps.send(argument) if error is None else steps.throw(error)
+                except StopIteration as stop:
+                    if not isinstance(stop.value, Onward):
+                        result: T = stop.value
+                        return result
+                    steps, effect = stop.value
                 argument = error = None
                 try:
                     argument = await self._perform(effect)
@@ -177,9 +183,6 @@ class _Stepped:
                     raise
                 except BaseException as raised:  # noqa: BLE001 - the engine decides about every one of them
                     error = raised
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
         finally:
             self._actor.leave()
 

@@ -1,0 +1,284 @@
+"""The straight way of a transaction on one document that its connection is armed for: an `update` or `put`, repeated.
+
+It sends what `commit` would send, and judges it alike, but builds nothing that such a transaction does not need: no
+attempt, no read set, no pursuit. For what it costs, beside the round trip, is the number of steps that Python takes, all
+of them cold, as the server has just had the processor. Whatever is unusual goes on the long way (`transaction`) from
+where it stands, with the attempt that it would have been from the beginning.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from txstate._changes import KEEP
+from txstate._codec import VERSION_FIELD
+from txstate._docs import Doc
+from txstate._effects import LARGE, Lost, Onward, ReplyError, Retake, Send
+from txstate._engine.armed import signature_of
+from txstate._engine.attempt import Attempt
+from txstate._engine.commit import LEAST, Sent, judged
+from txstate._engine.documents import OVER
+from txstate._engine.resolve import Evidence
+from txstate._engine.state import COMMITTED
+from txstate._engine.transaction import ended, raised, transact
+from txstate._engine.writeset import Write
+from txstate.errors import TxStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+    from txstate._docs import Record
+    from txstate._effects import Channel, Command, Steps
+    from txstate._engine.armed import Armed, Wanted
+    from txstate._engine.group import Member
+    from txstate._engine.session import Session
+    from txstate._engine.settings import Settings
+    from txstate._engine.transaction import Rest
+
+_MULTI: Final[Command] = ("MULTI",)
+_EXEC: Final[Command] = ("EXEC",)
+_SIZE: Final = 4
+"""Commands of the transaction itself: MULTI, SET of the token, HSET, EXEC."""
+
+
+class Noted(Protocol):
+    """A function that is about one document, and what was learned of it that whoever called it may need.
+
+    Attributes:
+        key: the document.
+        attempt: the latest one; None: none was needed so far.
+        committed: of a commit for which none was needed, the token and the number in it.
+    """
+
+    key: str
+    attempt: Attempt | None
+    committed: tuple[bytes, bytes] | None
+
+    def on(self, doc: Doc, /) -> Any:
+        """Call it."""
+
+    def __call__(self, attempt: Attempt, /) -> Any:
+        """Call it in an attempt that has the document."""
+
+
+class _UnusualError(Exception):
+    """Something is not as it most often is."""
+
+
+def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs a call
+    settings: Settings, noted: Noted, fields: Sequence[str] | None, finish: Callable[[Record, Any], Any]
+) -> Steps[Any]:
+    """Run a function on one document, until an attempt of it commits.
+
+    Args:
+        settings: the store's.
+        noted: the function, and the key of its document.
+        fields: fetch only these.
+        finish: makes the call's result of the document and of what the function returned.
+
+    Returns:
+        What `finish` returned.
+
+    Raises:
+        BaseException: as `transact`.
+    """
+    key, began, groups, signature = noted.key, settings.clock(), settings.groups, None
+    wanted: Wanted = {key: fields}
+    if settings.plain:
+        signature = (settings.namespace, (key, None)) if fields is None else _signature(settings, wanted)
+    channel: Channel | None = None if signature is None else (yield Retake(signature))
+    if channel is None:
+        return _onward(_long(settings, noted, wanted, finish))
+    deadline = began + settings.retry.deadline
+    session: Session = channel.session  # type: ignore[assignment]  # one that is armed has it, and what arms it
+    armed: Armed = session.armed  # type: ignore[assignment]
+    member = doc = write = result = None
+    came: Sequence[object] = ()
+    number = b""
+    failed: list[Any] = [None]  # a local of its own would make a cycle with its traceback
+    try:
+        tail = armed.tail
+        if armed.until or tail is None or tail.timed or not channel.quiet():
+            raise _UnusualError
+        if groups is not None and (member := groups.lead(signature, wanted, deadline)) is None:
+            raise _UnusualError
+        session.armed, record = None, armed.spares[key]
+        doc = Doc(record)
+        result = noted.on(doc)
+        changes, left = None if record.pending else record.changes(), deadline - settings.clock()
+        if changes is None or left <= 0 or (member is not None and member.group is not None):
+            raise _UnusualError
+        delete_first, values, unset, exists, ttl = changes
+        if delete_first or unset or not exists or ttl is not KEEP or sum(map(len, values)) >= LARGE:
+            raise _UnusualError
+        number, version = session.next_id(), record.version + 1
+        write = Write(record, changes, version)
+        came = yield Send(
+            channel,
+            (
+                _MULTI,
+                ("SET", session.token, number, "EX", settings.token_ttl),
+                ("HSET", tail.names[key], VERSION_FIELD, b"%d" % version, *values),
+                _EXEC,
+            ),
+            min(settings.timeout, max(LEAST, left / 2)),
+            tail.commands,
+        )
+        if not _applied(came):
+            raise _UnusualError
+        record.committed_version = version
+        noted.committed = session.token, number
+        session.watching = True
+        tail.take(came[_SIZE:])
+        value = finish(record, result)
+        record.guard = OVER
+        if groups is not None and member is not None:
+            groups.leave(member)
+        back, channel = channel, None
+        back.release()
+        settings.counters.add_repeat()
+        return value  # noqa: TRY300 - as above
+    except GeneratorExit:
+        _give_up(channel, member)
+        raise
+    except _UnusualError:
+        pass
+    except BaseException as error:  # noqa: BLE001 - the long way knows what to do about each
+        failed[0] = error
+    if doc is None and failed[0] is None and channel is not None:
+        channel.release()
+        return _onward(_long(settings, noted, wanted, finish))
+    rest: Any = None
+    while True:  # once, and once more for each interruption that strikes here
+        try:
+            if rest is not None:
+                return Onward(rest, rest.throw(failed[0]))
+            stand = _Stand(
+                signature, wanted, began, channel, session, armed, member, doc, result, write, number, came
+            )
+            begun = _begun(settings, noted, stand, failed)
+            rest = _long(settings, noted, wanted, finish, begun)
+            return Onward(rest, next(rest))
+        except StopIteration as stop:
+            return stop.value
+        except settings.interruptions as interruption:
+            if noted.attempt is None or not noted.attempt.pursued:
+                rest = None  # nobody takes care of it yet
+            elif rest is None or not rest.gi_suspended:
+                raise
+            failed[0] = interruption
+
+
+def _applied(came: Sequence[object]) -> bool:
+    """Whether the replies say so, as `verdict` would; it tells what else they say."""
+    answer = came[_SIZE - 1]
+    return type(answer) is list and ReplyError not in map(type, answer) and type(came[0]) is not ReplyError
+
+
+class _Stand(NamedTuple):
+    """Where a transaction stands that leaves the straight way.
+
+    Attributes:
+        doc: what its function was given; None: it did not come to that.
+        result: what that returned.
+        write: what was sent, or was about to be; None: nothing.
+        number: what that writes into the token.
+        came: the replies to it.
+    """
+
+    signature: Hashable
+    wanted: Wanted
+    began: float
+    channel: Channel | None
+    session: Session
+    armed: Armed
+    member: Member | None
+    doc: Doc | None
+    result: Any
+    write: Write | None
+    number: bytes
+    came: Sequence[object]
+
+
+def _begun(settings: Settings, noted: Noted, stand: _Stand, failed: list[Any]) -> tuple[Attempt, Rest]:
+    """The attempt that it would have been, and what is left of it.
+
+    Args:
+        settings: the store's.
+        noted: told of the attempt.
+        stand: where it stands.
+        failed: what was raised, and is now the attempt's business; None: something is unusual.
+    """
+    channel, session = stand.channel, stand.session
+    error: BaseException | None = failed[0]
+    failed[0] = None
+    deadline = stand.began + settings.retry.deadline
+    attempt = Attempt(settings, 1, deadline, channel, signature=stand.signature, began=stand.began)
+    attempt.gives_way = settings.patience > 0
+    attempt.member = stand.member
+    if stand.doc is not None:
+        attempt.read_set, attempt.tail = stand.armed.read_set, stand.armed.tail
+        attempt.documents.hand_over(stand.wanted, stand.doc, stand.armed.spares)
+    noted.attempt = attempt
+    if stand.write is not None:
+        attempt.writes, attempt.round_trips = (stand.write,), 1
+        attempt.doubt = Evidence(session.token, stand.number, attempt.read_set.names, attempt.writes)
+    if noted.committed is not None:
+        attempt.state, attempt.written = COMMITTED, (noted.key,)
+    elif stand.write is not None and error is not None and channel is not None:
+        channel.drop()
+    if error is not None and not isinstance(error, Lost):
+        rest = raised(error)
+    elif stand.write is not None:
+        sent = Sent(attempt.writes, _SIZE, attempt.tail)
+        rest = _judged(attempt, session, sent, stand.came if error is None else error, stand.result)
+    else:
+        rest = ended(attempt, stand.result)
+    return attempt, rest
+
+
+def _long(
+    settings: Settings,
+    noted: Noted,
+    wanted: Wanted,
+    finish: Callable[[Record, Any], Any],
+    begun: tuple[Attempt, Rest] | None = None,
+) -> Steps[Any]:
+    """The same on the long way, from its beginning or from where it stands."""
+
+    def finished(attempt: Attempt, result: Any) -> Any:
+        return finish(attempt.documents.records[noted.key], result)
+
+    return transact(settings, noted, wanted=wanted, plain=True, finish=finished, begun=begun)
+
+
+def _onward(steps: Steps[Any]) -> Any:
+    """Begin these, for the driver to go on with; or their result, if that is all there is to it."""
+    try:
+        return Onward(steps, next(steps))
+    except StopIteration as stop:
+        return stop.value
+
+
+def _judged(
+    attempt: Attempt, session: Session, sent: Sent, came: Sequence[object] | Lost, result: Any
+) -> Rest:
+    """The rest of an attempt whose commit was sent."""
+    return (yield from judged(attempt, session, sent, came)), result
+
+
+def _signature(settings: Settings, wanted: Wanted) -> Hashable:
+    """See `signature_of`; None: the long way will say what is wrong with the fields."""
+    try:
+        return signature_of(settings, wanted)
+    except TxStateError:
+        return None
+
+
+def _give_up(channel: Channel | None, member: Member | None) -> None:
+    """Whoever ran this is at its end: nothing is waited for any more."""
+    if channel is not None:
+        channel.drop()
+        channel.release()
+    if member is not None:
+        member.leave()
