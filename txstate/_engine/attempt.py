@@ -222,7 +222,7 @@ class Attempt(Standing):
                 self.read_set, self.documents.spares, self.tail = armed.read_set, armed.spares, armed.tail
             elif armed.tail is not None and self.read_set.turn.line is not None:
                 steps = line_up_by(self, armed.tail)
-                yield from steps if self._busy else self._guarded(steps, tuple(wanted))
+                yield from steps if self.busy else self._guarded(steps, tuple(wanted))
 
     # The round trips.
 
