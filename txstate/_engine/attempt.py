@@ -107,13 +107,6 @@ class Attempt(Standing):
         if turn is not None:
             self.read_set.turn = turn
 
-    @classmethod
-    def first(cls, settings: Settings) -> Attempt:
-        """The first attempt of a call that begins now."""
-        began = settings.clock()
-        deadline = began + settings.retry.deadline
-        return cls(settings, 1, deadline, None, began=began, gives_way=settings.patience > 0)
-
     @property
     def session(self) -> Session:
         """The session that this attempt reads and commits on.

@@ -192,6 +192,12 @@ class Pursuit:
         return ConflictError(attempt.number, self._elapsed, self._conflicts)
 
 
+def first_attempt(settings: Settings, began: float) -> Attempt:
+    """The first attempt of a call that began then, by the settings' clock."""
+    deadline = began + settings.retry.deadline
+    return Attempt(settings, 1, deadline, None, began=began, gives_way=settings.patience > 0)
+
+
 def _looks(record: Record | None) -> int | None:
     """What tells two states of a document apart; None: it is not known."""
     return None if record is None else sum(map(hash, record.raw().items()))

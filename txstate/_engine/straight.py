@@ -15,9 +15,9 @@ from txstate._codec import VERSION_FIELD
 from txstate._docs import Doc
 from txstate._effects import LARGE, Lost, Onward, ReplyError, Retake, Send
 from txstate._engine.armed import signature_of
-from txstate._engine.attempt import Attempt
 from txstate._engine.commit import LEAST, Sent, judged
 from txstate._engine.documents import OVER
+from txstate._engine.pursuit import first_attempt
 from txstate._engine.resolve import Evidence
 from txstate._engine.state import COMMITTED
 from txstate._engine.transaction import ended, raised, transact
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from txstate._docs import Record
     from txstate._effects import Channel, Command, Steps
     from txstate._engine.armed import Armed, Wanted
+    from txstate._engine.attempt import Attempt
     from txstate._engine.group import Member
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
@@ -212,10 +213,8 @@ def _begun(settings: Settings, noted: Noted, stand: _Stand, failed: list[Any]) -
     channel, session = stand.channel, stand.session
     error: BaseException | None = failed[0]
     failed[0] = None
-    deadline = stand.began + settings.retry.deadline
-    attempt = Attempt(settings, 1, deadline, channel, signature=stand.signature, began=stand.began)
-    attempt.gives_way = settings.patience > 0
-    attempt.member = stand.member
+    attempt = first_attempt(settings, stand.began)
+    attempt.channel, attempt.signature, attempt.member = channel, stand.signature, stand.member
     if stand.doc is not None:
         attempt.read_set, attempt.tail = stand.armed.read_set, stand.armed.tail
         attempt.documents.hand_over(stand.wanted, stand.doc, stand.armed.spares)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from txstate import events
 from txstate._effects import Call, Sleep
 from txstate._engine.armed import rearm
-from txstate._engine.attempt import Attempt
 from txstate._engine.carried import abide, carried, tell
 from txstate._engine.commit import commit
 from txstate._engine.doubt import interrupted
 from txstate._engine.group import OUT, is_carried
 from txstate._engine.outcome import Apart, Committed, Conflict, GiveWay, Outage, Refused
-from txstate._engine.pursuit import Pursuit
+from txstate._engine.pursuit import Pursuit, first_attempt
 from txstate._engine.settings import logger
 from txstate._engine.state import CONDEMNED, RUNNING, Condemned
 from txstate._engine.turns import pass_on
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from txstate._effects import Steps
     from txstate._engine.armed import Wanted
+    from txstate._engine.attempt import Attempt
     from txstate._engine.settings import Settings
 
 _NOTHING: Final[Wanted] = {}
@@ -61,7 +61,7 @@ def transact(
         TxStateError: as documented for each; only `CommitUnknown` leaves it open whether the write happened.
         BaseException: what the function raised, or an interruption.
     """
-    attempt, rest = begun or (Attempt.first(settings), None)
+    attempt, rest = begun or (first_attempt(settings, settings.clock()), None)
     call = Pursuit(settings, attempt.began)
     given = wanted if plain else None
     committed: Committed | None = None
