@@ -8,18 +8,21 @@ import socket
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import redis
 import tenacity
+from support.faults import of_commit
 
 from txstate import AsyncStore, Retry, Store
 from txstate._drivers.sync import SyncChannel
 from txstate._drivers.wire import NUDGE
 from txstate._effects import Lost
 from txstate._engine import claims, session
+from txstate._engine.attempt import Attempt
 from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM
+from txstate.testing import Cut, DropReply, FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -229,6 +232,51 @@ def test_so_it_is_under_asyncio(server: ServerHandle, other: redis.Redis) -> Non
 
 
 @pytest.mark.alone
+@pytest.mark.parametrize("end", [False, True])
+@pytest.mark.parametrize("mishap", ["none", "lost reply", "conflict"])
+def test_the_commits_of_a_turn_and_its_end_go_the_straight_way(
+    server: ServerHandle, other: redis.Redis, monkeypatch: pytest.MonkeyPatch, *, end: bool, mishap: str
+) -> None:
+    """No attempt is built, unless the reply gets lost or says conflict: then all is as always."""
+    monkeypatch.setattr(session, "_TRUSTED", 0)
+    monkeypatch.setattr(claims, "TURN", 60.0)
+    conflicts = CONFLICTS_BEFORE_CLAIM
+    built: list[Attempt] = []
+
+    def lose(doc: Doc) -> None:
+        nonlocal conflicts
+        if conflicts:
+            conflicts -= 1
+            other.hset("doc", "by", conflicts)
+        add_one(doc)
+
+    def begin(self: Attempt, *args: Any, **more: Any) -> None:
+        built.append(self)
+        real(self, *args, **more)
+
+    with (
+        FaultProxy(server.url) as proxy,
+        Store(proxy.url, retry=Retry(wait=tenacity.wait_none())) as store,
+    ):
+        store.put("doc", {"n": 0})
+        store.update("doc", add_one)  # from now on it pays to arm the socket
+        store._settings = replace(store._settings, shortest_lease=60.0)
+        store.update("doc", lose)
+        assert other.exists(CLAIM)
+        if end:
+            monkeypatch.setattr(claims, "TURN", 0.0)
+        if mishap == "lost reply":
+            proxy.inject(DropReply(Cut.RST), "EXEC", where=of_commit)
+        conflicts = mishap == "conflict"
+        real = Attempt.__init__
+        monkeypatch.setattr(Attempt, "__init__", begin)
+        store.update("doc", lose)
+        assert bool(built) is (mishap != "none")
+        assert store.stats().resolved_committed == proxy.fired == (mishap == "lost reply")
+        assert (bool(other.exists(CLAIM)), bool(other.exists(DOOR))) == (not end, end)
+        assert other.hget("doc", "n") == b"3"
+
+
 def test_who_waits_for_a_server_that_stands_still_waits_no_longer_than_for_any_other_reply() -> None:
     """The reply to what makes a server look at the time comes out of the same time."""
     patience, timeout = 0.4, 0.5

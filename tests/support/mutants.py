@@ -205,7 +205,7 @@ def errors_in_the_array_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @mutant("a repeated transaction takes a conflict for a commit", "P2", killers.increments_on_armed_connections)
 def repeated_conflict_taken_for_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(straight, "_applied", lambda _: True)
+    monkeypatch.setattr(straight, "_applied", lambda *_: True)
 
 
 # What becomes of a lost reply.

@@ -15,12 +15,14 @@ from txstate._codec import VERSION_FIELD
 from txstate._docs import Doc
 from txstate._effects import LARGE, Lost, Onward, ReplyError, Retake, Send
 from txstate._engine.armed import signature_of
+from txstate._engine.claims import NO_TURN
 from txstate._engine.commit import LEAST, Sent, judged
 from txstate._engine.documents import OVER
 from txstate._engine.pursuit import first_attempt
 from txstate._engine.resolve import Evidence
 from txstate._engine.state import COMMITTED
 from txstate._engine.transaction import ended, raised, transact
+from txstate._engine.turns import in_turn, stays, with_commit
 from txstate._engine.writeset import Write
 from txstate.errors import TxStateError
 
@@ -29,12 +31,13 @@ if TYPE_CHECKING:
 
     from txstate._docs import Record
     from txstate._effects import Channel, Command, Steps
-    from txstate._engine.armed import Armed, Wanted
+    from txstate._engine.armed import Armed, Tail, Wanted
     from txstate._engine.attempt import Attempt
     from txstate._engine.group import Member
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
     from txstate._engine.transaction import Rest
+    from txstate._engine.turns import Handover, Opening
 
 _MULTI: Final[Command] = ("MULTI",)
 _EXEC: Final[Command] = ("EXEC",)
@@ -94,19 +97,23 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
     session: Session = channel.session  # type: ignore[assignment]  # one that is armed has it, and what arms it
     armed: Armed = session.armed  # type: ignore[assignment]
     member = doc = write = result = None
+    behind: Tail | Opening | Handover | None = None
     came: Sequence[object] = ()
-    number = b""
+    number, turn, size = b"", NO_TURN, _SIZE
     failed: list[Any] = [None]  # a local of its own would make a cycle with its traceback
     try:
         tail = armed.tail
-        if armed.until or tail is None or tail.timed or not channel.quiet():
+        if tail is None or tail.timed or not channel.quiet():
+            raise _UnusualError
+        if armed.until and not stays(settings, session, turn := armed.read_set.turn, began):
             raise _UnusualError
         if groups is not None and (member := groups.lead(signature, wanted, deadline)) is None:
             raise _UnusualError
         session.armed, record = None, armed.spares[key]
         doc = Doc(record)
         result = noted.on(doc)
-        changes, left = None if record.pending else record.changes(), deadline - settings.clock()
+        now = settings.clock()
+        changes, left = None if record.pending else record.changes(), deadline - now
         if changes is None or left <= 0 or (member is not None and member.group is not None):
             raise _UnusualError
         delete_first, values, unset, exists, ttl = changes
@@ -114,23 +121,24 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
             raise _UnusualError
         number, version = session.next_id(), record.version + 1
         write = Write(record, changes, version)
-        came = yield Send(
-            channel,
-            (
-                _MULTI,
-                ("SET", session.token, number, "EX", settings.token_ttl),
-                ("HSET", tail.names[key], VERSION_FIELD, b"%d" % version, *values),
-                _EXEC,
-            ),
-            min(settings.timeout, max(LEAST, left / 2)),
-            tail.commands,
+        commands: Sequence[Command] = (
+            _MULTI,
+            ("SET", session.token, number, "EX", settings.token_ttl),
+            ("HSET", tail.names[key], VERSION_FIELD, b"%d" % version, *values),
+            _EXEC,
         )
-        if not _applied(came):
+        behind = tail
+        if turn is not NO_TURN:
+            session.worked, behind = now - began, in_turn(settings, session, signature, turn, tail, now=now)
+            commands = (*commands[:-1], *with_commit(behind), _EXEC)
+            size = len(commands)
+        came = yield Send(channel, commands, min(settings.timeout, max(LEAST, left / 2)), behind.commands)
+        if not _applied(came, size):
             raise _UnusualError
         record.committed_version = version
         noted.committed = session.token, number
-        session.watching = True
-        tail.take(came[_SIZE:])
+        session.watching = behind.watches
+        behind.take(came[size:], turn)
         value = finish(record, result)
         record.guard = OVER
         if groups is not None and member is not None:
@@ -155,7 +163,20 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
             if rest is not None:
                 return Onward(rest, rest.throw(failed[0]))
             stand = _Stand(
-                signature, wanted, began, channel, session, armed, member, doc, result, write, number, came
+                signature,
+                wanted,
+                began,
+                channel,
+                session,
+                armed,
+                member,
+                doc,
+                result,
+                write,
+                number,
+                came,
+                size,
+                behind,
             )
             begun = _begun(settings, noted, stand, failed)
             rest = _long(settings, noted, wanted, finish, begun)
@@ -170,9 +191,9 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
             failed[0] = interruption
 
 
-def _applied(came: Sequence[object]) -> bool:
+def _applied(came: Sequence[object], size: int) -> bool:
     """Whether the replies say so, as `verdict` would; it tells what else they say."""
-    answer = came[_SIZE - 1]
+    answer = came[size - 1]
     return type(answer) is list and ReplyError not in map(type, answer) and type(came[0]) is not ReplyError
 
 
@@ -185,6 +206,8 @@ class _Stand(NamedTuple):
         write: what was sent, or was about to be; None: nothing.
         number: what that writes into the token.
         came: the replies to it.
+        size: commands of the transaction itself.
+        behind: what followed it.
     """
 
     signature: Hashable
@@ -199,6 +222,8 @@ class _Stand(NamedTuple):
     write: Write | None
     number: bytes
     came: Sequence[object]
+    size: int
+    behind: Tail | Opening | Handover | None
 
 
 def _begun(settings: Settings, noted: Noted, stand: _Stand, failed: list[Any]) -> tuple[Attempt, Rest]:
@@ -229,7 +254,7 @@ def _begun(settings: Settings, noted: Noted, stand: _Stand, failed: list[Any]) -
     if error is not None and not isinstance(error, Lost):
         rest = raised(error)
     elif stand.write is not None:
-        sent = Sent(attempt.writes, _SIZE, attempt.tail)
+        sent = Sent(attempt.writes, stand.size, stand.behind, attempt.read_set.turn)
         rest = _judged(attempt, session, sent, stand.came if error is None else error, stand.result)
     else:
         rest = ended(attempt, stand.result)

@@ -99,15 +99,26 @@ def may_take_over(attempt: Attempt, armed: Armed, session: Session) -> bool:
     if not armed.until:
         return True
     settings, turn = attempt.settings, armed.read_set.turn
-    now, kept = settings.clock(), shortest_kept(settings)
-    session.called(now, late=kept if turn.held else math.inf)
+    now = settings.clock()
+    if stays(settings, session, turn, now):
+        return True
+    session.called(now, late=shortest_kept(settings) if turn.held else math.inf)
     if turn.others and now < armed.until and attempt.gives_way:
         longest = min(settings.longest_wait, settings.timeout / 2, attempt.left() / 2)
         attempt.began = now
         attempt.read_set.turn = Turn(
             Claim.suiting(settings, session.worked), turn.queue(settings, session.waited, longest)
         )
-    return bool(turn.held) and now - turn.since < kept
+    return False
+
+
+def stays(settings: Settings, session: Session, turn: Turn, now: float) -> bool:
+    """Whether a call goes on with the turn that was kept for it, of which the session then takes note."""
+    kept = shortest_kept(settings)
+    if not turn.held or turn.others or now - turn.since >= kept:
+        return False
+    session.called(now, late=kept)
+    return True
 
 
 def line_up(attempt: Attempt) -> Steps[None]:
@@ -179,13 +190,28 @@ def follows(attempt: Attempt, session: Session) -> Tail | Opening | Handover | N
         session.worked = now - attempt.began
     if not turn.held or session.guest:  # a guest's turns are not the slot's owner's
         return tail_behind(attempt, session)
-    tail = tail_behind(attempt, session)
-    if tail is None or not turn.lasts(session, now):
-        last, made_of = session.handover, (session, attempt.signature, turn.held, tail)
-        if last is None or not last.serves(*made_of):
-            last = session.handover = Handover(settings, *made_of)
-        return last
-    return tail if turn.lasting else Opening(settings, session, tail, turn)
+    return in_turn(settings, session, attempt.signature, turn, tail_behind(attempt, session), now=now)
+
+
+def in_turn(
+    settings: Settings, session: Session, signature: Hashable, turn: Turn, tail: Tail | None, *, now: float
+) -> Tail | Opening | Handover:
+    """What to send behind EXEC by who has the turn.
+
+    Args:
+        settings: the store's.
+        session: where.
+        signature: of the call.
+        turn: its own.
+        tail: what would arm the socket; None: that does not pay.
+        now: by the settings' clock.
+    """
+    if tail is not None and turn.lasts(session, now):
+        return tail if turn.lasting else Opening(settings, session, tail, turn)
+    last, made_of = session.handover, (session, signature, turn.held, tail)
+    if last is None or not last.serves(*made_of):
+        last = session.handover = Handover(settings, *made_of)
+    return last
 
 
 def with_commit(tail: Tail | Opening | Handover | None) -> Sequence[Command]:
