@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Final
 
 import pytest
 
-TESTS: Final = Path(__file__).parent.parent
+PLUGIN: Final = Path(__file__).parent.parent / "support" / "beside.py"
 PROGRAM: Final = '''
 import time
 from pathlib import Path
@@ -49,12 +50,13 @@ def test_what_is_marked_alone_runs_alone(tmp_path: Path) -> None:
     for name in ("test_a.py", "test_b.py"):  # each worker gets one
         (tmp_path / name).write_text(PROGRAM)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = alone: it is\n")
+    shutil.copy(PLUGIN, tmp_path)  # which locks itself: this test may hold the original
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile"]
     done = subprocess.run(
-        [*command, "-p", "support.beside", "-p", "no:cacheprovider"],
+        [*command, "-p", "beside", "-p", "no:cacheprovider"],
         cwd=tmp_path,
-        env={**clean, "PYTHONPATH": str(TESTS)},
+        env={**clean, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         timeout=120,
