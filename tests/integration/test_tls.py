@@ -261,7 +261,7 @@ def test_a_sentinel_and_the_primary_that_it_names(
 @both_twins
 def test_a_sentinel_that_nobody_vouches_for_is_not_believed(kind: str, secure_sentinel: int) -> None:
     url = f"rediss+sentinel://127.0.0.1:{secure_sentinel}/{SERVICE}/0"
-    with open_twin(kind, url, deadline=0.5) as twin, pytest.raises(StoreUnavailable) as refused:
+    with open_twin(kind, url, deadline=2) as twin, pytest.raises(StoreUnavailable) as refused:
         twin.update("k", add_one)
     assert f"127.0.0.1:{secure_sentinel}: [SSL: CERTIFICATE_VERIFY_FAILED]" in str(refused.value)
     assert "CERTIFICATE_VERIFY_FAILED" in told(1, "doctor", url)
