@@ -7,6 +7,7 @@ import select
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -233,7 +234,7 @@ def test_so_it_is_under_asyncio(server: ServerHandle, other: redis.Redis) -> Non
 
 @pytest.mark.alone
 @pytest.mark.parametrize("end", [False, True])
-@pytest.mark.parametrize("mishap", ["none", "lost reply", "conflict"])
+@pytest.mark.parametrize("mishap", ["none", "somebody waits", "lost reply", "conflict"])
 def test_the_commits_of_a_turn_and_its_end_go_the_straight_way(
     server: ServerHandle, other: redis.Redis, monkeypatch: pytest.MonkeyPatch, *, end: bool, mishap: str
 ) -> None:
@@ -257,6 +258,7 @@ def test_the_commits_of_a_turn_and_its_end_go_the_straight_way(
     with (
         FaultProxy(server.url) as proxy,
         Store(proxy.url, retry=Retry(wait=tenacity.wait_none())) as store,
+        ExitStack() as waiting,
     ):
         store.put("doc", {"n": 0})
         store.update("doc", add_one)  # from now on it pays to arm the socket
@@ -265,16 +267,28 @@ def test_the_commits_of_a_turn_and_its_end_go_the_straight_way(
         assert other.exists(CLAIM)
         if end:
             monkeypatch.setattr(claims, "TURN", 0.0)
-        if mishap == "lost reply":
+        if mishap == "somebody waits":
+            raw = waiting.enter_context(
+                redis.Redis.from_url(server.unix_url)
+            ).connection_pool.get_connection()
+            raw.send_command("BZPOPMIN", DOOR, 30)
+            until_blocked(other, 1)
+        elif mishap == "lost reply":
             proxy.inject(DropReply(Cut.RST), "EXEC", where=of_commit)
         conflicts = mishap == "conflict"
         real = Attempt.__init__
         monkeypatch.setattr(Attempt, "__init__", begin)
         store.update("doc", lose)
-        assert bool(built) is (mishap != "none")
+        assert bool(built) is (mishap in {"lost reply", "conflict"})
         assert store.stats().resolved_committed == proxy.fired == (mishap == "lost reply")
-        assert (bool(other.exists(CLAIM)), bool(other.exists(DOOR))) == (not end, end)
+        passed_on = end and mishap == "somebody waits"
+        assert (bool(other.exists(CLAIM)), bool(other.exists(DOOR))) == (not end, end and not passed_on)
         assert other.hget("doc", "n") == b"3"
+        (place,) = cast("SyncDriver", store._core.driver)._pool.all()
+        armed = place.session and place.session.armed
+        assert bool(armed and armed.read_set.turn.others) is passed_on, (
+            "then the next call stands in line at once"
+        )
 
 
 def test_who_waits_for_a_server_that_stands_still_waits_no_longer_than_for_any_other_reply() -> None:
