@@ -95,6 +95,19 @@ def test_a_turn_goes_on_for_some_commits_of_who_comes_back_at_once() -> None:
     assert claims.shortest_kept(Settings()) > 4 * claims.TURN, "it may come back a little late"
 
 
+def test_a_turn_goes_on_for_longer_where_many_wait_but_not_without_end() -> None:
+    trusted = prompt(4)
+
+    def lasts(waited: float) -> float:
+        trusted.waited = waited
+        return next(ms / 10 for ms in range(1000) if not held().lasts(trusted, ms / 10_000))
+
+    assert lasts(0.0) == lasts(0.06) == 1000 * claims.TURN
+    assert lasts(0.1) == pytest.approx(2.5, abs=0.1)
+    assert lasts(10.0) == 4.0
+    assert claims.shortest_kept(Settings()) > 2 * 0.004, "it may come back a little late"
+
+
 def test_a_turn_is_kept_for_a_moment_whoever_has_the_claim() -> None:
     turn = Turn(CLAIM)
     turn.see(["a", "b"], [CLAIM.value] * 2)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from txstate._docs import Record
 from txstate._effects import NOTHING, Acquire, Exhausted, Lost, ReplyError, Send, TooLate, Unreachable
 from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN, Turn
@@ -346,19 +345,19 @@ class Attempt(Standing):
             self.read_set.turn = Turn(turn.claim)
 
     def _read(self, wanted: Wanted, *, prefetch: bool) -> Steps[None]:
-        # Names first: one that can't be used is refused before anything is sent.
-        hashes = {key: self.settings.redis_key(key) for key in wanted}
+        # Names first: one that can't be used is refused before anything is done.
+        hashes = list(map(self.settings.redis_key, wanted))
         if self.settings.clustered:
             self._settle(wanted)
         if self.channel is None:
-            for key, fields in wanted.items():
-                Record(key).missing(fields)
             yield from self.begin(wanted)
+            if not prefetch and self.documents.hand_out(wanted):
+                return
         reads: list[Read] = []
-        for key, fields in wanted.items():
+        for name, (key, fields) in zip(hashes, wanted.items(), strict=True):
             record, names = (self.documents.suspect if prefetch else self.documents.ask)(key, fields)
             if names != ():
-                reads.append(read_of(record, hashes[key], names))
+                reads.append(read_of(record, name, names))
         if reads:
             yield from self._fetch(reads, wanted=wanted, prefetch=prefetch)
 

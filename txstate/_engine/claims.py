@@ -41,6 +41,11 @@ WAIT: Final = "BZPOPMIN"
 TURN = 0.0016
 """Seconds that a turn goes on for further commits. By time, and not by their number: what everybody waits for is the others'
 turns, and what a turn costs beside its commits is the time that processes take to wake up."""
+_PART: Final = 40
+"""Of a long wait in line, of which a turn may last so much instead: where many wait, each of them costs the others that
+time to wake up. So many that turns don't lengthen each other without end."""
+_LONG: Final = 0.004
+"""Seconds that a turn goes on at most."""
 _LEASES: Final = 3
 _LONGEST: Final = 2.0
 _UNTOLD: Final = 0.1
@@ -176,7 +181,8 @@ class Turn:
             session: knows how many times in a row it came back at once, and how many it takes.
             now: by the settings' clock.
         """
-        return now - self.since < TURN and session.prompt >= session.trusted and self.claim is not None
+        longest = max(TURN, min(session.waited / _PART, _LONG))
+        return now - self.since < longest and session.prompt >= session.trusted and self.claim is not None
 
     def last(self, settings: Settings, slot: int | None) -> list[Command]:
         """Make the claims last for the rest of the turn; part of its first commit. None of it can fail.

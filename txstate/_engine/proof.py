@@ -6,7 +6,7 @@ same for one snapshot, so its bytes are packed once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from txstate._effects import Constant, ReplyError
 from txstate._engine.outcome import passing
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from txstate._effects import Command
     from txstate._engine.session import Session
+
+
+_MASTER: Final = [b"master"]
+"""How most answers to ROLE begin."""
 
 
 class Proof:
@@ -63,6 +67,7 @@ class Proof:
             raise Stale
         if flags is None or existing != present + self._session.token_set:
             raise Stale(of_socket=True)
-        name = role_of(role[0]) if role else None
-        if name is not None:
-            require_primary(name)
+        if role and (type(role[0]) is not list or role[0][:1] != _MASTER):
+            name = role_of(role[0])
+            if name is not None:
+                require_primary(name)
