@@ -202,11 +202,19 @@ class Exhausted(Exception):  # noqa: N818 - a signal between two layers, named f
 
 
 class Unreachable(Exception):  # noqa: N818 - as above
-    """No connection could be made; the cause is chained."""
+    """No connection could be made; the cause is chained.
+
+    Attributes:
+        timed_out: whether it could not be made in the time that there was.
+    """
+
+    timed_out = False
 
 
 class TooLate(Unreachable):
     """The call's deadline has passed, so nothing was tried any more."""
+
+    timed_out = True
 
 
 class Lost(Exception):  # noqa: N818 - as above

@@ -14,6 +14,7 @@ import redis.asyncio.sentinel
 import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as TimedOut
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
@@ -206,7 +207,8 @@ class _Guide:
         if len(refused) == asked:
             return refused[0]
         silent = "".join(f"; {text_of(host)}: {reason_of(error)}" for host, error in self._silent.items())
-        return MasterNotFoundError(
+        late = [error for error in self._silent.values() if isinstance(error, TimedOut)]
+        return (TimedOut if len(late) == asked else MasterNotFoundError)(
             f"{asked - len(self._silent)} of {asked} sentinels answer, and none names a primary {self._source.service!r} "
             f"that is up{silent}"
         )

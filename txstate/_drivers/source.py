@@ -244,4 +244,5 @@ def failed(error: BaseException) -> Exception:
         return ReplyError(f"{code or 'ERR'} {error}" if code else str(error))
     unreachable = Unreachable(f"{type(error).__name__}: {error}")
     unreachable.__cause__ = error
+    unreachable.timed_out = isinstance(error, redis.TimeoutError)
     return unreachable

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txstate import events
-from txstate._effects import Exhausted, TooLate
+from txstate._effects import Exhausted, Unreachable
 from txstate._engine.attempt import Attempt
 from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM, Claim, Line, Turn
 from txstate._engine.group import is_carried, leads
@@ -205,7 +205,8 @@ def _looks(record: Record | None) -> int | None:
 
 def telling(last: Exception, before: Exception | None) -> Exception:
     """The failure that tells more: just before the deadline everything looks like a time-out."""
-    timed_out = isinstance(last, TooLate) or isinstance(getattr(last, "cause", last.__cause__), TimeoutError)
+    timed_out = isinstance(getattr(last, "cause", last.__cause__), TimeoutError)
+    timed_out = timed_out or (isinstance(last, Unreachable) and last.timed_out)
     return before if timed_out and before is not None else last
 
 
