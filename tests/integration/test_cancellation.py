@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from support.figures import Figures
     from support.servers import ServerHandle
 
-    from txstate import AsyncTx, Stats
+    from txstate import AsyncTx, Doc, Stats
     from txstate.testing import Rule
 
 
@@ -207,6 +207,39 @@ def test_a_second_cancellation_does_not_cut_the_resolution_short(
         stats = asyncio.run(main())
     witness.check()
     figures(server, witness.ledger, fired=witness.interrupted, resolved=stats)
+
+
+@newest_and_oldest
+def test_a_second_cancellation_does_not_cut_the_resolution_of_a_repeated_update_short(
+    server: ServerHandle,
+) -> None:
+    """It leaves the straight way in that moment."""
+
+    def add(doc: Doc) -> None:
+        doc["n"] = doc.get("n", 0) + 1
+
+    async def main() -> None:
+        async with AsyncStore(proxy.url) as store:
+            for _ in range(4):
+                await store.update("counter", add)
+            lost = proxy.inject(HoldReply(), "EXEC", where=of_commit)
+            resolving = proxy.inject(HoldRequest(), "EXPIRE")
+            task = asyncio.create_task(store.update("counter", add))
+            await fired(lost)
+            task.cancel()
+            await fired(resolving)
+            for _ in range(3):
+                task.cancel()
+                await asyncio.sleep(0)
+            assert not task.done()
+            resolving.release()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            assert isinstance(caught.value.__cause__, CommitUnknown)
+            assert caught.value.__cause__.known is Resolution.COMMITTED
+
+    with FaultProxy(server.url) as proxy:
+        asyncio.run(main())
 
 
 @pytest.mark.fault(number=13)

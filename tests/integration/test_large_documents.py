@@ -9,13 +9,15 @@ import pytest
 from support.appetite import SIZE, measured
 from support.faults import of_commit
 from support.twins import both_twins, open_twin
+from support.wire import client_of
 
+from txstate import Store
 from txstate.testing import CutReply, CutRequest, FaultProxy
 
 if TYPE_CHECKING:
     from support.servers import ServerHandle
 
-    from txstate import Doc
+    from txstate import Doc, Tx
 
 MOST: Final = 3
 """Documents that a call may take in memory."""
@@ -58,3 +60,26 @@ def test_a_large_commit_that_is_cut_is_applied_once(
         assert twin.update("doc", change) == {"n": 1, "blob": "b" * SIZE}
         assert twin.update("doc", lambda doc: doc.increment("n"))["n"] == 2
         assert proxy.fired == twin.stats.in_doubt == 1
+
+
+def test_a_repeated_update_reads_no_other_document_again_though_one_armed_its_socket(
+    valkey9: ServerHandle,
+) -> None:
+    """The transaction before began with the same document, and went on to another one."""
+
+    def both(tx: Tx) -> None:
+        tx["doc"].increment("n", tx["other"]["n"])
+
+    def add(doc: Doc) -> None:
+        doc.increment("n")
+
+    with Store(valkey9.url) as store, client_of(valkey9.url) as client:
+        for key in ("doc", "other"):
+            store.put(key, {"n": 1})
+        for _ in range(4):
+            store.run(both)
+        store.update("doc", add)
+        before = client.info("commandstats")["cmdstat_hgetall"]["calls"]
+        for _ in range(5):
+            store.update("doc", add)
+        assert client.info("commandstats")["cmdstat_hgetall"]["calls"] - before == 5

@@ -248,6 +248,21 @@ def test_an_armed_place_that_goes_to_a_plain_read_is_disarmed() -> None:
     assert place.armed is None
 
 
+def test_what_was_armed_at_another_server_is_idle_after_a_failover() -> None:
+    """Its socket is gone, and what it was armed with: who asks for the same must not take it for armed."""
+    places = pool(2)
+    first, second = taken(places), taken(places)
+    for place, signature, peer in ((first, "a", "demoted"), (second, "b", "primary")):
+        place.arm(signature)
+        place.peer = peer
+        places.give(place)
+    places.drop_others("primary")
+    assert places.retake("a") is None
+    assert places.retake("b") is second
+    assert places.take() is first
+    assert first.drops == 1
+
+
 def test_of_two_places_armed_alike_the_newer_stays_armed() -> None:
     places = pool(2)
     first, second = taken(places), taken(places)

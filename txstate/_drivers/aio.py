@@ -190,6 +190,7 @@ class AsyncDriver:
 
     async def _drive(self, steps: Steps[T], effect: Effect, *, shield: bool) -> Any:
         argument: Any
+        interrupted = False
         while True:
             try:
                 try:
@@ -203,15 +204,16 @@ class AsyncDriver:
                     else:
                         argument = await self._perform(effect)
                 except BaseException as error:  # noqa: BLE001 - the engine decides about every one of them
+                    interrupted = shield and _interrupts(error)
                     effect = steps.throw(error)
-                    if shield and _interrupts(error):
-                        return await self._shielded(self._drive(steps, effect, shield=False))
                 else:
                     effect = steps.send(argument)
             except StopIteration as stop:
                 if not isinstance(stop.value, Onward):
                     return stop.value
                 steps, effect = stop.value
+            if interrupted:
+                return await self._shielded(self._drive(steps, effect, shield=False))
 
     async def _shielded(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Let the work come to its end, whatever is cancelled meanwhile."""

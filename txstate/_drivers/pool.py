@@ -190,9 +190,14 @@ class Pool(Generic[C, W]):
 
     def drop_others(self, peer: object) -> None:
         """Close what is idle and connected to anything else: it was demoted, or is gone."""
-        for channel in (*self._idle, *self._armed.values()):
+        for channel in self._idle:
             if channel.peer != peer:
                 channel.drop()
+        for signature, channel in list(self._armed.items()):
+            if channel.peer != peer:
+                del self._armed[signature]  # with its socket goes what it is armed with
+                channel.drop()
+                self._shelve(channel)
 
     def replace(self, channel: C) -> C:
         """A new channel in the place of one that can't be used again."""

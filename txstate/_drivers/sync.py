@@ -233,7 +233,7 @@ class SyncDriver:
             except StopIteration as stop:
                 if generator.gi_frame is not None:
                     error = stop
-                elif type(stop.value) is Onward:
+                elif stop.value.__class__ is Onward:  # no call, as below
                     generator, first = stop.value  # type: ignore[assignment]  # as above
                     now[0] = generator
                 else:

@@ -87,6 +87,7 @@ class Tail:
         commands: what to send.
         watches: whether keys are watched behind it.
         names: of the documents' hashes.
+        simple: whether it reads one document, which has a version.
     """
 
     watches: ClassVar = True
@@ -116,6 +117,7 @@ class Tail:
         if self._counted:
             commands.append(("INFO", "keyspace"))
         self._several = len(self.names) > 1
+        self.simple = not (timed or self._several)
         if self._several:
             commands += [("EXISTS", *self.names.values()), ("CLIENT", "INFO")]
         self.commands = Constant(commands)

@@ -92,11 +92,9 @@ class Documents:
             self._docs[key] = Doc(record)
         return True
 
-    def hand_over(self, asked: Wanted, doc: Doc, records: Mapping[str, Record]) -> None:
+    def hand_over(self, asked: Wanted, doc: Doc, record: Record) -> None:
         """The function has been given this document already, which just this was asked of."""
-        self.asked, self.records = dict(asked), dict(records)
-        for key in records:
-            self._docs[key] = doc
+        self.asked, self.records, self._docs = dict(asked), {record.key: record}, {record.key: doc}
 
     def ask(self, key: str, fields: Sequence[str] | None) -> tuple[Record, Sequence[bytes] | None]:
         """The function asks for a document. Returns its record, and what has to be read of it yet."""

@@ -103,7 +103,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
     failed: list[Any] = [None]  # a local of its own would make a cycle with its traceback
     try:
         tail = armed.tail
-        if tail is None or tail.timed or not channel.quiet():
+        if tail is None or not tail.simple or not channel.quiet():
             raise _UnusualError
         if armed.until and not stays(settings, session, turn := armed.read_set.turn, began):
             raise _UnusualError
@@ -242,7 +242,7 @@ def _begun(settings: Settings, noted: Noted, stand: _Stand, failed: list[Any]) -
     attempt.channel, attempt.signature, attempt.member = channel, stand.signature, stand.member
     if stand.doc is not None:
         attempt.read_set, attempt.tail = stand.armed.read_set, stand.armed.tail
-        attempt.documents.hand_over(stand.wanted, stand.doc, stand.armed.spares)
+        attempt.documents.hand_over(stand.wanted, stand.doc, stand.armed.spares[noted.key])
     noted.attempt = attempt
     if stand.write is not None:
         attempt.writes, attempt.round_trips = (stand.write,), 1
