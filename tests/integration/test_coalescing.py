@@ -14,10 +14,11 @@ import redis
 from support.faults import newest_and_oldest, of_commit
 from support.ledger import Ledger, all_once
 from support.twins import SyncTwin
-from support.wire import client_of
+from support.wire import client_of, eventually
 from support.witness import Witness
 
 from txstate import AsyncStore, AsyncTx, Doc, Store, Tx, UsageError
+from txstate._drivers.sync import SyncChannel
 from txstate.testing import Cut, DropReply, FaultProxy, check_history
 
 if TYPE_CHECKING:
@@ -308,3 +309,34 @@ def test_a_shared_history_with_lost_replies_is_strictly_serializable(
             assert lost.fired == 20
     assert ledger.tally() == all_once(2 * threads * each * rounds)
     assert check_history(ledger.history()).valid
+
+
+def test_who_comes_while_a_repeated_update_looks_at_its_connection_shares_it(
+    valkey9: ServerHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look is a system call: other threads go on meanwhile, and are to find that somebody leads."""
+    others: list[threading.Thread] = []
+    quiet = SyncChannel.quiet
+
+    def add(doc: Doc) -> None:
+        doc.increment("n")
+
+    with Store(valkey9.url) as store:
+        for _ in range(4):
+            store.update("counter", add)
+        made, leaders = store.stats().connections, store._settings.groups._leaders  # type: ignore[union-attr]
+
+        def look(channel: SyncChannel) -> bool:
+            if not others:
+                others.append(threading.Thread(target=store.update, args=("counter", add)))
+                others[0].start()
+                eventually(
+                    lambda: not others[0].is_alive() or any(one.group is not None for one in leaders.values())
+                )
+            return quiet(channel)
+
+        monkeypatch.setattr(SyncChannel, "quiet", look)
+        store.update("counter", add)
+        others[0].join()
+        assert store.stats().connections == made
+        assert store.get("counter") == {"n": 6}

@@ -103,11 +103,13 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
     failed: list[Any] = [None]  # a local of its own would make a cycle with its traceback
     try:
         tail = armed.tail
-        if tail is None or not tail.simple or not channel.quiet():
+        if tail is None or not tail.simple:
             raise _UnusualError
         if armed.until and not stays(settings, session, turn := armed.read_set.turn, began):
             raise _UnusualError
         if groups is not None and (member := groups.lead(signature, wanted, deadline)) is None:
+            raise _UnusualError
+        if not channel.quiet():  # last, as other threads go on meanwhile: they are to find a leader
             raise _UnusualError
         session.armed, record = None, armed.spares[key]
         doc = Doc(record)
@@ -141,10 +143,10 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         behind.take(came[size:], turn)
         value = finish(record, result)
         record.guard = OVER
-        if groups is not None and member is not None:
-            groups.leave(member)
         back, channel = channel, None
         back.release()
+        if groups is not None and member is not None:
+            groups.leave(member)  # whoever leads next takes the connection
         settings.counters.add_repeat()
         return value  # noqa: TRY300 - as above
     except GeneratorExit:
@@ -155,7 +157,11 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
     except BaseException as error:  # noqa: BLE001 - the long way knows what to do about each
         failed[0] = error
     if doc is None and failed[0] is None and channel is not None:
-        channel.release()
+        try:
+            channel.release()
+        finally:
+            if member is not None:
+                member.leave()
         return _onward(_long(settings, noted, wanted, finish))
     rest: Any = None
     while True:  # once, and once more for each interruption that strikes here
