@@ -34,11 +34,12 @@ class SingleTurns(Update):
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        self._before, claims.TURN = claims.TURN, self.turn
+        self._before = claims.TURN, claims._LONG  # noqa: SLF001 - it is the engine's that is tried
+        claims.TURN = claims._LONG = self.turn  # type: ignore[misc]  # noqa: SLF001 - not longer where many wait, either
 
     def close(self) -> None:
         """Disconnect, and leave the process as it was."""
-        claims.TURN = self._before
+        claims.TURN, claims._LONG = self._before  # type: ignore[misc]  # noqa: SLF001 - as above
         super().close()
 
 
