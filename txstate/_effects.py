@@ -197,6 +197,26 @@ class ReplyError(Exception):
         return hash(str(self))
 
 
+def advance(steps: Steps[Any], argument: Any, error: BaseException | None) -> tuple[Steps[Any], Effect]:
+    """Go on with steps, or with those that they hand over to. Returns who goes on, and what they ask for.
+
+    Args:
+        steps: they wait, or have not begun.
+        argument: what their last effect resulted in.
+        error: what it failed by; None: it did not.
+
+    Raises:
+        StopIteration: they are at their end; its value is their result.
+        BaseException: whatever they raise.
+    """
+    try:
+        return steps, steps.send(argument) if error is None else steps.throw(error)
+    except StopIteration as stop:
+        if isinstance(stop.value, Onward):
+            return stop.value.steps, stop.value.effect
+        raise
+
+
 class Exhausted(Exception):  # noqa: N818 - a signal between two layers, named for what happened
     """No channel became free in time."""
 

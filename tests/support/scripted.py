@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from txstate._effects import Acquire, Call, Connect, Lost, Onward, Park, ReplyError, Retake, Send, Sleep
+from txstate._effects import Acquire, Call, Connect, Lost, Park, ReplyError, Retake, Send, Sleep, advance
 from txstate._engine.settings import Settings
 from txstate._engine.transaction import transact
 from txstate.retry import Retry
@@ -139,12 +139,10 @@ class Wire:
         error: BaseException | None = None
         while True:
             try:
-                effect = steps.send(argument) if error is None else steps.throw(error)
+                steps, effect = advance(steps, argument, error)
             except StopIteration as stop:
-                if not isinstance(stop.value, Onward):
-                    result: T = stop.value
-                    return result
-                steps, effect = stop.value
+                result: T = stop.value
+                return result
             argument = error = None
             try:
                 argument = self._perform(effect)

@@ -24,6 +24,7 @@ from txstate._effects import (
     Retake,
     Send,
     Unreachable,
+    advance,
 )
 from txstate.errors import UsageError
 
@@ -180,12 +181,10 @@ class AsyncDriver:
         """
         self._bind()
         try:
-            effect = next(steps)
+            steps, effect = advance(steps, None, None)
         except StopIteration as stop:
-            if not isinstance(stop.value, Onward):
-                result: T = stop.value
-                return result
-            steps, effect = stop.value
+            result: T = stop.value
+            return result
         return cast("T", await self._drive(steps, effect, shield=True))
 
     async def _drive(self, steps: Steps[T], effect: Effect, *, shield: bool) -> Any:

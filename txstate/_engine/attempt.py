@@ -66,7 +66,6 @@ class Attempt(Standing):
         bulky: whether the commit sends too much for it to be read back behind EXEC.
         pursued: whether its call takes care of what becomes of it.
         round_trips: batches sent.
-        busy: whether a read is in flight.
     """
 
     # What few attempts come to have.
@@ -83,7 +82,7 @@ class Attempt(Standing):
     tail: Tail | None = None
     round_trips = 0
     waited = 0.0
-    busy = False
+    _busy = False
 
     def __init__(
         self,
@@ -214,7 +213,7 @@ class Attempt(Standing):
                 self.read_set, self.documents.spares, self.tail = armed.read_set, armed.spares, armed.tail
             elif armed.tail is not None and self.read_set.turn.line is not None:
                 steps = line_up_by(self, armed.tail)
-                yield from steps if self.busy else self._guarded(steps, tuple(wanted))
+                yield from steps if self._busy else self._guarded(steps, tuple(wanted))
 
     # The round trips.
 
@@ -282,7 +281,7 @@ class Attempt(Standing):
         Raises:
             UsageError: in another thread, or in a task that the function did not wait for.
         """
-        if self.busy:
+        if self._busy:
             raise UsageError(
                 "a read of this transaction is still in flight: a Tx is for one thread at a time, and an async "
                 "function must await all that it started; nothing was applied"
@@ -290,7 +289,7 @@ class Attempt(Standing):
 
     def _let_go(self) -> Channel | None:
         channel, self.channel = self.channel, None
-        if channel is not None and self.busy:
+        if channel is not None and self._busy:
             # A read was left behind: its reply, or the connection that it waits for, must not become another's.
             channel.abandon()
             return None
@@ -300,7 +299,7 @@ class Attempt(Standing):
         """Read, and sort what goes wrong: what may pass condemns the attempt, so that the function can't go on."""
         self.check_write()
         self.require_quiet()
-        self.busy = True
+        self._busy = True
         try:
             yield from steps
         except (Exhausted, Unreachable) as error:
@@ -321,7 +320,7 @@ class Attempt(Standing):
                 raise self.condemn(outcome) from error
             raise outcome.error from error
         finally:
-            self.busy = False
+            self._busy = False
 
     def _settle(self, keys: Iterable[str]) -> None:
         """Settle in the slot of these keys, before anything is sent.

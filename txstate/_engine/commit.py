@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from txstate._engine.turns import Handover, Opening
     from txstate._engine.writeset import Write
 
-_MULTI: Final[Command] = ("MULTI",)
-_EXEC: Final[Command] = ("EXEC",)
+MULTI: Final[Command] = ("MULTI",)
+EXEC: Final[Command] = ("EXEC",)
 _KEY: Final = attrgetter("record.key")
 LEAST: Final = 0.001
 """Seconds that a commit's reply may take at least."""
@@ -59,8 +59,7 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Apart | Re
         CommitUnknown: it could not be resolved, or was applied in part.
         BaseException: an interruption, whatever the driver threw.
     """
-    if attempt.busy:
-        attempt.require_quiet()
+    attempt.require_quiet()
     for record in attempt.documents.records.values():
         if record.pending:
             yield from _read_pending(attempt)
@@ -75,8 +74,7 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Apart | Re
             writes = relay.writes()
     if writes:
         return (yield from _write(attempt, writes, relay))
-    if attempt.read_set.unproven:
-        yield from attempt.prove()
+    yield from attempt.prove()
     if attempt.read_set.turn.held:
         yield from pass_on(attempt)
     rearm(attempt)
@@ -107,7 +105,7 @@ def _write(
     tail, turn = follows(attempt, session), read_set.turn
     planned += with_commit(tail)
     volatile = read_set.volatile() if read_set.reads else ()
-    commands = [_MULTI, *(guarded_write(volatile, planned) if volatile else planned), _EXEC]
+    commands = [MULTI, *(guarded_write(volatile, planned) if volatile else planned), EXEC]
     # Half of what is left of the call at most, so that as much remains to resolve in.
     soon = max(LEAST, left / 2)
     confirmation = confirmation_of(settings.durability, soon / 2)

@@ -24,9 +24,11 @@ def settle(attempt: Attempt, outcome: Committed | Conflict | Outage | Refused | 
     """Enter the server's verdict into the attempt: nothing is in doubt any more."""
     if isinstance(outcome, Committed):
         attempt.state = COMMITTED
+        written = []
         for record, _, version in attempt.writes:
             record.committed_version = version
-        attempt.written = tuple(write.record.key for write in attempt.writes)
+            written.append(record.key)
+        attempt.written = tuple(written)
         return
     attempt.doubt = None
     if isinstance(outcome, Partial):

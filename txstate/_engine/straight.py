@@ -16,7 +16,7 @@ from txstate._docs import Doc
 from txstate._effects import LARGE, Lost, Onward, ReplyError, Retake, Send
 from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN
-from txstate._engine.commit import LEAST, Sent, judged
+from txstate._engine.commit import EXEC, LEAST, MULTI, Sent, judged
 from txstate._engine.documents import OVER
 from txstate._engine.pursuit import first_attempt
 from txstate._engine.resolve import Evidence
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from txstate._engine.transaction import Rest
     from txstate._engine.turns import Handover, Opening
 
-_MULTI: Final[Command] = ("MULTI",)
-_EXEC: Final[Command] = ("EXEC",)
 _SIZE: Final = 4
 """Commands of the transaction itself: MULTI, SET of the token, HSET, EXEC."""
 
@@ -124,15 +122,15 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         number, version = session.next_id(), record.version + 1
         write = Write(record, changes, version)
         commands: Sequence[Command] = (
-            _MULTI,
+            MULTI,
             ("SET", session.token, number, "EX", settings.token_ttl),
             ("HSET", tail.names[key], VERSION_FIELD, b"%d" % version, *values),
-            _EXEC,
+            EXEC,
         )
         behind = tail
         if turn is not NO_TURN:
             session.worked, behind = now - began, in_turn(settings, session, signature, turn, tail, now=now)
-            commands = (*commands[:-1], *with_commit(behind), _EXEC)
+            commands = (*commands[:-1], *with_commit(behind), EXEC)
             size = len(commands)
         came = yield Send(channel, commands, min(settings.timeout, max(LEAST, left / 2)), behind.commands)
         if not _applied(came, size):
@@ -150,18 +148,16 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         settings.counters.add_repeat()
         return value  # noqa: TRY300 - as above
     except GeneratorExit:
-        _give_up(channel, member)
+        if channel is not None:
+            channel.drop()  # a reply may be on its way
+        _give_back(channel, member)
         raise
     except _UnusualError:
         pass
     except BaseException as error:  # noqa: BLE001 - the long way knows what to do about each
         failed[0] = error
     if doc is None and failed[0] is None and channel is not None:
-        try:
-            channel.release()
-        finally:
-            if member is not None:
-                member.leave()
+        _give_back(channel, member)
         return _onward(_long(settings, noted, wanted, finish))
     rest: Any = None
     while True:  # once, and once more for each interruption that strikes here
@@ -305,10 +301,11 @@ def _signature(settings: Settings, wanted: Wanted) -> Hashable:
         return None
 
 
-def _give_up(channel: Channel | None, member: Member | None) -> None:
-    """Whoever ran this is at its end: nothing is waited for any more."""
-    if channel is not None:
-        channel.drop()
-        channel.release()
-    if member is not None:
-        member.leave()
+def _give_back(channel: Channel | None, member: Member | None) -> None:
+    """Others may have the connection, and lead; in this order, as whoever leads next takes it."""
+    try:
+        if channel is not None:
+            channel.release()
+    finally:
+        if member is not None:
+            member.leave()

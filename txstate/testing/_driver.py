@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from txstate._drivers.pool import Place
-from txstate._effects import NOTHING, Call, Lost, Onward, Send
+from txstate._effects import NOTHING, Call, Lost, Send, advance
 from txstate.testing._batches import Kind, kind_of
 
 if TYPE_CHECKING:
@@ -169,12 +169,10 @@ class _Stepped:
         try:
             while True:
                 try:
-                    effect = steps.send(argument) if error is None else steps.throw(error)
+                    steps, effect = advance(steps, argument, error)
                 except StopIteration as stop:
-                    if not isinstance(stop.value, Onward):
-                        result: T = stop.value
-                        return result
-                    steps, effect = stop.value
+                    result: T = stop.value
+                    return result
                 argument = error = None
                 try:
                     argument = await self._perform(effect)
