@@ -43,6 +43,21 @@ def admin(server: ServerHandle) -> Iterator[redis.Redis]:
 # Keys
 
 
+@both_twins
+def test_what_changes_a_document_that_was_read_ahead_is_no_conflict_of_the_next_transaction_with_another(
+    kind: str, server: ServerHandle, admin: redis.Redis
+) -> None:
+    """The connection goes on watching what it was armed for, until it is told not to."""
+    with open_twin(kind, server.url, max_connections=1) as twin:
+        for _ in range(4):
+            twin.update(KEY, add_one)
+        # One to connect, and one each to read twice: then it is armed.
+        assert twin.stats.round_trips == twin.stats.attempts + 3
+        admin.hset(KEY, "n", 7)
+        twin.update("another", add_one)
+        assert twin.stats.conflicts == 0
+
+
 @pytest.mark.fault(number=24)
 @both_twins
 @rights
