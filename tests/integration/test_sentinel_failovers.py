@@ -102,7 +102,11 @@ def fail_over(
         resumed = []
         for number in range(times):
             if number > 0:
-                watched.bring_back()
+                with contextlib.ExitStack() as resting:
+                    if watched.relays:  # they share this process with the writers, whose documents grow: they would fall behind
+                        for load in loads:
+                            resting.enter_context(load.resting())
+                    watched.bring_back()
             for load in loads:
                 load.wait_for(20)
             with contextlib.nullcontext() if links is None else links(watched):
@@ -170,6 +174,8 @@ class Load:
         self._twin = twin
         self._times: list[list[float]] = [[], []]
         self._over = threading.Event()
+        self._awake = threading.Event()
+        self._awake.set()
         self._threads = [
             threading.Thread(target=self._write, args=pair)
             for pair in zip(self.ledgers, self._times, strict=True)
@@ -190,8 +196,17 @@ class Load:
         """Seconds until the last of the writers had made a commit again."""
         return max(next(at for at in times if at > since) - since for times in self._times)
 
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Nothing is begun until the block ends."""
+        self._awake.clear()
+        try:
+            yield
+        finally:
+            self._awake.set()
+
     def _write(self, ledger: Ledger, times: list[float]) -> None:
-        while not self._over.is_set():
+        while self._awake.wait() and not self._over.is_set():
             marker = ledger.commit(self._twin)
             if marker in ledger.acknowledged or marker in ledger.not_durable:
                 times.append(time.monotonic())
