@@ -84,7 +84,7 @@ class Change(Noted):
     def __call__(self, attempt: Attempt) -> Any:
         """Run it once, in this attempt, which has the document."""
         self.attempt = attempt
-        return self.on(attempt.documents[self.key])
+        return self.on(attempt.documents.docs[self.key])
 
 
 class NotedCoroutine(Noted):

@@ -44,10 +44,13 @@ class _Tx:
     def _absent(
         self, keys: Sequence[str], fields: Sequence[str] | None
     ) -> Mapping[str, Sequence[str] | None]:
-        return {key: fields for key in keys if self._attempt.local(key, fields) is None}
+        attempt = self._attempt
+        if attempt.documents.untouched:
+            return dict.fromkeys(keys, fields)
+        return {key: fields for key in keys if attempt.local(key, fields) is None}
 
     def _documents(self, keys: Sequence[str]) -> list[Doc]:
-        return [self._attempt.documents[key] for key in keys]
+        return list(map(self._attempt.documents.docs.__getitem__, keys))
 
 
 class Tx(_Tx):
@@ -82,7 +85,7 @@ class Tx(_Tx):
         doc = self._attempt.local(key, fields)
         if doc is None:
             self._driver.run(self._attempt.read({key: fields}))
-            doc = self._attempt.documents[key]
+            doc = self._attempt.documents.docs[key]
         return doc
 
     def __getitem__(self, key: str) -> Doc:
@@ -168,7 +171,7 @@ class AsyncTx(_Tx):
         if doc is None:
             async with self._lock:
                 await self._driver.run(self._attempt.read({key: fields}))
-            doc = self._attempt.documents[key]
+            doc = self._attempt.documents.docs[key]
         return doc
 
     async def get_many(self, keys: Iterable[str], fields: Sequence[str] | None = None) -> list[Doc]:

@@ -215,14 +215,15 @@ def tail_behind(attempt: Attempt, session: Session) -> Tail | None:
 
 def rearm(attempt: Attempt) -> None:
     """Leave an attempt's socket armed with what was read and not changed, if that pays."""
-    channel, read_set = attempt.channel, attempt.read_set
-    if channel is None or channel.session is None or not channel.hot or read_set.unproven:
+    channel, read_set, documents = attempt.channel, attempt.read_set, attempt.documents
+    if channel is None or not channel.hot or read_set.unproven or attempt.ttls or documents.widened:
         return
-    plain = not attempt.ttls and not attempt.documents.widened and not read_set.volatile()
+    session = channel.session
     # Claims are the business of this call; the read set that knows of some must not become another's.
-    if plain and read_set.turn is NO_TURN and channel.session.flags:
-        read_set.shelve()
-        channel.session.armed = Armed(attempt.signature, read_set, attempt.documents.as_read(), attempt.tail)
+    if session is None or not session.flags or read_set.turn is not NO_TURN or read_set.volatile():
+        return
+    read_set.shelve()
+    session.armed = Armed(attempt.signature, read_set, documents.as_read(), attempt.tail)
 
 
 def _names_of(key: str, fields: Sequence[str] | None) -> Sequence[bytes] | None:

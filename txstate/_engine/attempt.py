@@ -19,6 +19,7 @@ from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, failure, r
 from txstate._engine.proof import Proof
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
+from txstate._engine.retake import retake
 from txstate._engine.session import connect, waits_for_the_rest
 from txstate._engine.state import COMMITTED, CONDEMNED, ENDED, RUNNING, Standing
 from txstate._engine.turns import heed, line_up, line_up_by, may_take_over
@@ -151,6 +152,16 @@ class Attempt(Standing):
             CodecError: the version in a hash is none.
             ServerRefused: the server won't let us read.
         """
+        if self.signature is None and self.channel is None and self.settings.plain:
+            self.check_write()
+            self.require_quiet()
+            self._busy = True
+            try:
+                here = yield from retake(self, wanted)
+            finally:
+                self._busy = False
+            if here:
+                return
         yield from self._guarded(self._read(wanted, prefetch=prefetch), tuple(wanted))
 
     def prove(self) -> Steps[None]:
@@ -257,10 +268,9 @@ class Attempt(Standing):
 
     def release(self) -> None:
         """Give the channel back to the pool, if there is one."""
-        if self.channel is not None:
-            channel = self._let_go()
-            if channel is not None:
-                channel.release()
+        channel = self._let_go()
+        if channel is not None:
+            channel.release()
 
     def end(self) -> Channel | None:
         """End it, and count it. Returns the channel, if it was not released, for the next attempt."""
@@ -273,7 +283,7 @@ class Attempt(Standing):
             counters.add_attempt(self.round_trips, None)
         self.state = ENDED
         self.documents.guard_by(OVER)
-        return None if self.channel is None else self._let_go()
+        return self._let_go()
 
     def require_quiet(self) -> None:
         """Raise if a read is in flight: one batch at a time on a connection.

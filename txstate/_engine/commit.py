@@ -19,7 +19,7 @@ from txstate._engine.confirm import UNCONFIRMED, confirmation_of
 from txstate._engine.doubt import in_doubt, settle
 from txstate._engine.group import carry_others, is_carried
 from txstate._engine.guarded import guarded_verdict, guarded_write
-from txstate._engine.outcome import Committed, Conflict, Outage, Partial, Refused, failure, verdict
+from txstate._engine.outcome import APPLIED, Committed, Conflict, Outage, Partial, Refused, failure, verdict
 from txstate._engine.resolve import Evidence
 from txstate._engine.turns import follows, pass_on, with_commit
 from txstate._engine.writeset import commands_of, write_set
@@ -78,7 +78,7 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Apart | Re
     if attempt.read_set.turn.held:
         yield from pass_on(attempt)
     rearm(attempt)
-    return Committed()
+    return APPLIED
 
 
 def _carry_others(attempt: Attempt, leader: Member) -> Steps[Relay | None]:

@@ -41,6 +41,7 @@ class Documents:
     Attributes:
         guard: says whether they may be used; None: they may, as the function runs.
         records: those that the function has asked for, by key.
+        docs: the same as it gets them; there is one for each key.
         asked: what it asked for of each, the first time; None: all. A retry, or a socket that is armed, brings just
             that, so that what a partial document shows doesn't depend on either.
         widened: whether it later asked for more of one.
@@ -54,11 +55,12 @@ class Documents:
     def __init__(self) -> None:
         self.records: dict[str, Record] = {}
         self.asked: dict[str, Sequence[str] | None] = {}
-        self._docs: dict[str, Doc] = {}
+        self.docs: dict[str, Doc] = {}
 
-    def __getitem__(self, key: str) -> Doc:
-        """The document; there is one for each key."""
-        return self._docs[key]
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing is here yet."""
+        return not (self.records or self.spares)
 
     def ready(self, wanted: Wanted) -> bool:
         """Whether all of this was read on suspicion."""
@@ -80,21 +82,20 @@ class Documents:
                 return None
             self.asked[key] = fields
             return self.adopt(spare)
-        return self._docs[key] if record.missing(fields) == () else None
+        return self.docs[key] if record.missing(fields) == () else None
 
     def hand_out(self, given: Wanted) -> bool:
-        """Make these the function's, if all of them are here already; whether they are."""
-        if not self.ready(given):
-            return False
+        """Make these the function's, if all of them are here already; whether they are. If not, some may be."""
         for key, fields in given.items():
-            self.asked[key] = fields
-            record = self.records[key] = self.spares[key]
-            self._docs[key] = Doc(record)
+            spare = self.spares.get(key)
+            if spare is None or not (spare.asked is fields or spare.suits(fields)):
+                return False
+            self.asked[key], self.records[key], self.docs[key] = fields, spare, Doc(spare)
         return True
 
     def hand_over(self, asked: Wanted, doc: Doc, record: Record) -> None:
         """The function has been given this document already, which just this was asked of."""
-        self.asked, self.records, self._docs = dict(asked), {record.key: record}, {record.key: doc}
+        self.asked, self.records, self.docs = dict(asked), {record.key: record}, {record.key: doc}
 
     def ask(self, key: str, fields: Sequence[str] | None) -> tuple[Record, Sequence[bytes] | None]:
         """The function asks for a document. Returns its record, and what has to be read of it yet."""
@@ -116,11 +117,11 @@ class Documents:
 
     def adopt(self, record: Record) -> Doc:
         """Make it a document of the function's."""
-        doc = self._docs.get(record.key)
+        doc = self.docs.get(record.key)
         if doc is None:
             record.guard = self.guard
             self.records[record.key] = record
-            doc = self._docs[record.key] = Doc(record)
+            doc = self.docs[record.key] = Doc(record)
         return doc
 
     def spare(self, record: Record, asked: Sequence[str] | None) -> None:
@@ -135,11 +136,7 @@ class Documents:
 
     def as_read(self) -> dict[str, Record]:
         """What the function had asked for, without what it did to it."""
-        return {
-            key: self.records[key].as_read(fields)
-            for key, fields in self.asked.items()
-            if key in self.records
-        }
+        return {key: record.as_read(self.asked[key]) for key, record in self.records.items()}
 
     def guard_by(self, guard: Guard) -> None:
         """Their function runs no more, or must not go on. At the end, `OVER` says so.

@@ -39,7 +39,7 @@ class Committed:
     shortfall: Shortfall | None = None
 
 
-_COMMITTED: Final = Committed()
+APPLIED: Final = Committed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def verdict(
     """
     multi, answer = replies[0], replies[-1]
     if type(answer) is list and ReplyError not in map(type, answer) and not isinstance(multi, ReplyError):
-        return _COMMITTED
+        return APPLIED
     if isinstance(multi, ReplyError):
         # Without MULTI the commands behind it run one by one, each on its own, unless they were refused as well.
         if all(isinstance(reply, ReplyError) for reply in replies[1:-1]):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from txstate._effects import Constant, ReplyError
 from txstate._engine.outcome import passing
 from txstate._engine.reads import Stale
-from txstate._engine.session import DIRTY, client_flags, require_primary, role_of
+from txstate._engine.session import DIRTY, client_flags, is_clean, require_primary, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,15 +59,19 @@ class Proof:
             ReplyError: the server refused, or is a primary no more.
         """
         existing, info, *role = replies
+        expected = present + self._session.token_set
+        primary = not role or (type(role[0]) is list and role[0][:1] == _MASTER)
+        if primary and existing == expected and is_clean(info):
+            return
         for reply in replies if ReplyError in map(type, replies) else ():
             if isinstance(reply, ReplyError) and (reply is existing or passing(reply)):
                 raise reply
         flags = client_flags(info)
         if flags is not None and DIRTY in flags:
             raise Stale
-        if flags is None or existing != present + self._session.token_set:
+        if flags is None or existing != expected:
             raise Stale(of_socket=True)
-        if role and (type(role[0]) is not list or role[0][:1] != _MASTER):
+        if not primary:
             name = role_of(role[0])
             if name is not None:
                 require_primary(name)

@@ -255,6 +255,14 @@ def client_flags(info: object) -> bytes | None:
     return info[start + 7 :].split(None, 1)[0]
 
 
+def is_clean(info: object) -> bool:
+    """Whether a reply of CLIENT INFO is that of a client with no flag to show, as most are: no watched key was modified.
+
+    Over TCP or a unix socket; any other reply is for `client_flags`.
+    """
+    return type(info) is bytes and (b" flags=N " in info or b" flags=U " in info)
+
+
 def role_of(reply: object) -> bytes | None:
     """The server's role in a reply of ROLE, or of HELLO; None if it shows none."""
     if isinstance(reply, dict):

@@ -192,7 +192,8 @@ def _part(attempt: Attempt, outcome: Committed | None) -> None:
     if member is None or member.place is OUT:
         attempt.release()
         return
-    tell(attempt, outcome)
+    if member.group is not None:
+        tell(attempt, outcome)
     attempt.release()
     member.leave()
 

@@ -1,0 +1,65 @@
+"""How a repeated transaction begins: on the connection that is armed for its first read.
+
+What `Attempt.begin` comes to then, but without what that needs only because it may have to wait, or to send something.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from txstate._effects import Retake
+from txstate._engine.armed import signature_of
+from txstate._engine.claims import NO_TURN
+from txstate._engine.turns import stays
+
+if TYPE_CHECKING:
+    from txstate._effects import Channel, Steps
+    from txstate._engine.armed import Armed, Wanted
+    from txstate._engine.attempt import Attempt
+    from txstate._engine.session import Session
+
+
+def retake(attempt: Attempt, wanted: Wanted) -> Steps[bool]:
+    """Begin on an armed connection, and hand out what it has read ahead.
+
+    Args:
+        attempt: it has neither a connection nor a signature yet.
+        wanted: the first that its function asks for.
+
+    Returns:
+        Whether all of it is there. If not, `Attempt.begin` goes on from here: most often nothing has happened.
+
+    Raises:
+        UsageError, CodecError: what is wanted are no fields' names.
+    """
+    settings = attempt.settings
+    signature, groups = signature_of(settings, wanted), settings.groups
+    channel: Channel | None = yield Retake(signature)
+    if channel is None:
+        return False
+    attempt.channel = channel
+    session: Session = channel.session  # type: ignore[assignment]  # one that is armed has it, and what arms it
+    armed: Armed = session.armed  # type: ignore[assignment]
+    usual = attempt.read_set.turn is NO_TURN and (
+        not armed.until or stays(settings, session, armed.read_set.turn, settings.clock())
+    )
+    if usual and groups is not None:
+        attempt.member = groups.lead(signature, wanted, attempt.deadline)
+        usual = attempt.member is not None
+    # The look at the socket comes last, as other threads go on meanwhile: they are to find a leader.
+    if not usual or not channel.quiet():
+        _give_back(attempt)
+        return False
+    attempt.signature, session.armed = signature, None
+    attempt.read_set, attempt.documents.spares, attempt.tail = armed.read_set, armed.spares, armed.tail
+    return attempt.documents.hand_out(wanted)
+
+
+def _give_back(attempt: Attempt) -> None:
+    """In this order: whoever leads next takes the connection."""
+    channel, attempt.channel = attempt.channel, None
+    if channel is not None:
+        channel.release()
+    member, attempt.member = attempt.member, None
+    if member is not None:
+        member.leave()
