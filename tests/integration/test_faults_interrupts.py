@@ -144,6 +144,10 @@ def no_garbage_collection() -> Iterator[None]:
         ("pooled connection", 1),
         ("update", 1),
         ("repeated update", 1),
+        ("repeated run", 1),
+        ("repeated run, conflict", 5),
+        ("repeated run, lost reply", 5),
+        pytest.param("repeated run, lost reply", 1, marks=pytest.mark.soak),
         ("repeated update, conflict", 5),
         ("repeated update, lost reply", 5),
         pytest.param("repeated update, lost reply", 1, marks=pytest.mark.soak),
@@ -199,8 +203,10 @@ def interrupt_a_commit(  # noqa: C901 - what is special of each scene
     with Store(proxy.url, max_connections=1, retry=Retry(deadline=2)) as store:
         if scene != "new connection":
             store.run(append, 0)
-        if scene.startswith("repeated"):
+        if scene.startswith("repeated update"):
             repeat(store, lambda: store.update(key, lambda doc: change(doc, 0)))
+        elif scene.startswith("repeated"):
+            repeat(store, lambda: store.run(append, 0))
         lost = proxy.inject(DropReply(), "EXEC", where=of_commit) if scene.endswith("lost reply") else None
         if scene.endswith("conflict"):
             admin.hset(key, "other", at)
@@ -224,6 +230,43 @@ def interrupt_a_commit(  # noqa: C901 - what is special of each scene
         if applied() != [*after, 2]:
             return place, verdict, f"the next call made {applied()} of {after}"
     return place, verdict, ""
+
+
+@pytest.mark.fault(number=14)
+@pytest.mark.usefixtures("no_garbage_collection", "little_patience")
+@pytest.mark.parametrize("server", ["valkey9"], indirect=True)
+@pytest.mark.parametrize(("scene", "step"), [("as it was", 1), ("changed meanwhile", 5)])
+def test_a_read_only_transaction_interrupted_at_any_moment_leaves_a_sound_store(
+    server: ServerHandle, scene: str, step: int, figures: Figures
+) -> None:
+    """One that is repeated, on the only connection; nobody sees anything but what is true."""
+
+    def look(tx: Tx) -> int:
+        count: int = tx.get("doc")["count"]
+        return count
+
+    moments = expected = 0
+    with (
+        client_of(server.unix_url) as admin,
+        Store(server.url, max_connections=1, retry=Retry(deadline=2)) as store,
+    ):
+        store.put("doc", {"count": expected})
+        for at in range(0, 100_000, step):
+            repeat(store, lambda: store.run(look))
+            if scene == "changed meanwhile":
+                expected = at + 1
+                admin.hset("doc", "count", expected)
+            seen: list[int] = []
+            place, interruption = interrupted(at, lambda: seen.append(store.run(look)))  # noqa: B023 - called at once
+            assert interruption is None or interruption.__cause__ is None, place
+            assert seen == ([] if place else [expected]), place
+            assert store.run(look) == expected, place
+            if not place:
+                break
+            moments += 1
+        assert store.stats().in_doubt == 0
+    assert moments * step > 100
+    figures(server, fired=moments, tally=Tally(attempted=moments, acknowledged=0, applied=0))
 
 
 def repeat(store: Store, call: Callable[[], object]) -> None:

@@ -155,12 +155,7 @@ class Attempt(Standing):
         if self.signature is None and self.channel is None and self.settings.plain:
             self.check_write()
             self.require_quiet()
-            self._busy = True
-            try:
-                here = yield from retake(self, wanted)
-            finally:
-                self._busy = False
-            if here:
+            if (yield from retake(self, wanted)):
                 return
         yield from self._guarded(self._read(wanted, prefetch=prefetch), tuple(wanted))
 
