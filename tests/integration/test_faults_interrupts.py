@@ -11,9 +11,10 @@ import gc
 import json
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from support.faults import newest_and_oldest, of_commit
@@ -23,6 +24,7 @@ from support.wire import client_of
 import txstate
 from txstate import CommitUnknown, Doc, Resolution, Retry, Store, Tx, TxStateError
 from txstate._engine import group
+from txstate._engine.claims import Turn
 from txstate.testing import DropReply, FaultProxy
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     import redis
     from support.figures import Figures
     from support.servers import ServerHandle
+
+    from txstate._drivers.sync import SyncDriver
 
 ENOUGH = 10  # wrong moments to report
 TESTS = Path(__file__).parent.parent
@@ -151,6 +155,8 @@ def no_garbage_collection() -> Iterator[None]:
         ("repeated update, conflict", 5),
         ("repeated update, lost reply", 5),
         pytest.param("repeated update, lost reply", 1, marks=pytest.mark.soak),
+        ("repeated update, in line", 3),
+        pytest.param("repeated update, in line", 1, marks=pytest.mark.soak),
         ("new connection", 3),
         pytest.param("new connection", 1, marks=pytest.mark.soak),
         ("lost reply", 5),
@@ -210,6 +216,8 @@ def interrupt_a_commit(  # noqa: C901 - what is special of each scene
         lost = proxy.inject(DropReply(), "EXEC", where=of_commit) if scene.endswith("lost reply") else None
         if scene.endswith("conflict"):
             admin.hset(key, "other", at)
+        if scene.endswith("in line"):
+            call_to_the_door(store, admin, key)
         before = applied()
         call: Callable[[], object] = lambda: store.run(append, 1)  # noqa: E731
         if "update" in scene:
@@ -220,6 +228,7 @@ def interrupt_a_commit(  # noqa: C901 - what is special of each scene
         del interruption, cause  # with their traceback, which keeps frames alive
         if lost is not None:
             lost.cancel()
+        admin.delete(*reserved_keys(key))  # what was claimed by then would last for its lease
         after = applied()
         if after != (before if place and verdict is not Resolution.COMMITTED else [*before, 1]):
             return place, verdict, f"it said {verdict}, but {before} became {after}"
@@ -267,6 +276,21 @@ def test_a_read_only_transaction_interrupted_at_any_moment_leaves_a_sound_store(
         assert store.stats().in_doubt == 0
     assert moments * step > 100
     figures(server, fired=moments, tally=Tally(attempted=moments, acknowledged=0, applied=0))
+
+
+def call_to_the_door(store: Store, admin: redis.Redis, key: str) -> None:
+    """Let the next call find that others were ahead, and that its turn comes at once."""
+    (place,) = cast("SyncDriver", store._core.driver)._pool.all()
+    armed = place.session and place.session.armed
+    assert armed
+    armed.turn = Turn()
+    armed.turn.others, armed.until = {key: 0.02}, time.monotonic() + 60
+    for name in reserved_keys(key)[:2]:
+        admin.zadd(name, {"turn": 0})
+
+
+def reserved_keys(key: str) -> list[str]:
+    return [f"__txstate__:{what}:{key}" for what in ("line", "door", "claim")]
 
 
 def repeat(store: Store, call: Callable[[], object]) -> None:

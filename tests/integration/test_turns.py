@@ -265,7 +265,11 @@ def test_the_commits_of_a_turn_and_its_end_go_the_straight_way(
         store._settings = replace(store._settings, shortest_lease=60.0)
         store.update("doc", lose)
         assert other.exists(CLAIM)
+        (place,) = cast("SyncDriver", store._core.driver)._pool.all()
+        armed = place.session and place.session.armed
+        assert armed
         if end:
+            armed.turn.ends = time.monotonic()
             monkeypatch.setattr(claims, "TURN", 0.0)
         if mishap == "somebody waits":
             raw = waiting.enter_context(
@@ -284,11 +288,72 @@ def test_the_commits_of_a_turn_and_its_end_go_the_straight_way(
         passed_on = end and mishap == "somebody waits"
         assert (bool(other.exists(CLAIM)), bool(other.exists(DOOR))) == (not end, end and not passed_on)
         assert other.hget("doc", "n") == b"3"
-        (place,) = cast("SyncDriver", store._core.driver)._pool.all()
         armed = place.session and place.session.armed
-        assert bool(armed and armed.read_set.turn.others) is passed_on, (
-            "then the next call stands in line at once"
-        )
+        assert bool(armed and armed.turn.others) is passed_on, "then the next call stands in line at once"
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("mishap", ["none", "lost wait", "claimed", "deleted", "lost reply", "conflict"])
+def test_who_stands_in_line_at_once_goes_the_straight_way(
+    server: ServerHandle, other: redis.Redis, monkeypatch: pytest.MonkeyPatch, mishap: str
+) -> None:
+    """No attempt is built, unless something is unusual about the wait, the document or the commit: then all is as always."""
+    monkeypatch.setattr(session, "_TRUSTED", 1_000_000)
+    losses = CONFLICTS_BEFORE_CLAIM
+    built: list[Attempt] = []
+
+    def lose(doc: Doc) -> None:
+        nonlocal losses
+        if losses:
+            losses -= 1
+            other.hset("doc", "by", losses)
+        doc["n"] = doc.get("n", 0) + 1
+
+    def begin(self: Attempt, *args: Any, **more: Any) -> None:
+        built.append(self)
+        real(self, *args, **more)
+
+    with (
+        FaultProxy(server.url) as proxy,
+        Store(proxy.url, retry=Retry(wait=tenacity.wait_none())) as store,
+        redis.Redis.from_url(server.unix_url) as waiting,
+    ):
+        store.put("doc", {"n": 0})
+        store.update("doc", lambda doc: doc.increment("n"))  # from now on it pays to arm the socket
+        waiting.connection_pool.get_connection().send_command("BZPOPMIN", DOOR, 30)
+        until_blocked(other, 1)
+        store.update("doc", lose)
+        until_gone(other, DOOR)
+        if mishap == "claimed":
+            other.set(CLAIM, "another 50", px=50)
+        elif mishap == "deleted":
+            other.delete("doc")
+        real = Attempt.__init__
+        monkeypatch.setattr(Attempt, "__init__", begin)
+        losses = mishap == "conflict"
+        before = store.stats()
+        calls = threading.Thread(target=store.update, args=("doc", lose))
+        calls.start()
+        until_blocked(other, 1)
+        if mishap == "lost wait":
+            (blocked_one,) = [client for client in other.client_list() if "b" in client["flags"]]
+            other.client_kill_filter(_id=blocked_one["id"])
+        elif mishap == "lost reply":
+            proxy.inject(DropReply(Cut.RST), "EXEC", where=of_commit)
+        other.zadd(LINE, {"turn": 0})
+        other.zadd(DOOR, {"turn": 0})
+        calls.join(10)
+        after = store.stats()
+        assert bool(built) is (mishap != "none")
+        assert other.hget("doc", "n") == (b"1" if mishap == "deleted" else b"3")
+        assert not other.exists(CLAIM), "the commit gives back what was claimed in line"
+        assert after.commits == before.commits + 1
+        assert after.resolved_committed == proxy.fired == (mishap == "lost reply")
+        assert after.disruptions == before.disruptions + (mishap == "lost wait")
+        assert after.conflicts == before.conflicts + (mishap == "conflict")
+        assert after.attempts == before.attempts + 1 + (mishap in {"lost wait", "conflict"})
+        if mishap == "none":
+            assert after.round_trips == before.round_trips + 2
 
 
 def test_who_waits_for_a_server_that_stands_still_waits_no_longer_than_for_any_other_reply() -> None:

@@ -45,9 +45,10 @@ class Armed:
         spares: the documents, as read.
         tail: what arms the socket again, behind a commit that asked for the same.
         until: where others were met, by the settings' clock: when the claims that it shows have ended.
+        turn: whose turn it is.
     """
 
-    __slots__ = ("_read_set", "signature", "spares", "tail", "until")
+    __slots__ = ("_read_set", "signature", "spares", "tail", "turn", "until")
 
     def __init__(
         self,
@@ -56,16 +57,18 @@ class Armed:
         spares: dict[str, Record],
         tail: Tail | None = None,
         until: float = 0.0,
+        *,
+        turn: Turn = NO_TURN,
     ) -> None:
         self.signature, self._read_set, self.spares, self.tail = signature, read_set, spares, tail
-        self.until = until
+        self.until, self.turn = until, turn
 
     @property
     def read_set(self) -> ReadSet:
         """What was read, and is watched."""
         if self._read_set is None:
             assert self.tail is not None  # noqa: S101 - then it comes from there
-            self._read_set = self.tail.read_set()
+            self._read_set = self.tail.read_set(self.turn)
         return self._read_set
 
 
@@ -85,11 +88,13 @@ class Tail:
 
     Attributes:
         commands: what to send.
+        claims: what the commit does to those that are held.
         watches: whether keys are watched behind it.
         names: of the documents' hashes.
         simple: whether it reads one document, which has a version.
     """
 
+    claims: ClassVar[Sequence[Command]] = ()
     watches: ClassVar = True
 
     def __init__(
@@ -154,10 +159,10 @@ class Tail:
             time = microseconds(replies[here + 1]) if self.timed else 0
         except (ReplyError, CodecError):
             return
-        read_set = None if met is NO_TURN and not time else self.read_set(time, met)
-        self.session.armed = Armed(self._signature, read_set, spares, self, until)
+        read_set = self.read_set(met, time) if time else None
+        self.session.armed = Armed(self._signature, read_set, spares, self, until, turn=met)
 
-    def read_set(self, time: int = 0, turn: Turn = NO_TURN) -> ReadSet:
+    def read_set(self, turn: Turn = NO_TURN, time: int = 0) -> ReadSet:
         """What it has read, for who takes that over."""
         read_set = ReadSet(self._all_present, self.names)
         read_set.unproven, read_set.time, read_set.proof, read_set.turn = True, time, self._proof, turn
@@ -165,14 +170,12 @@ class Tail:
 
     def _meet(self, holders: Sequence[object], turn: Turn) -> tuple[Turn, float]:
         """See who has claimed the keys; if others have, the next call stands in line at once."""
-        turn = turn.after(self.names, holders)
-        self.session.finished = now = self._settings.clock()
-        until = now + max(turn.others.values(), default=0.0)
-        if turn.others:
-            read_set = ReadSet()
-            read_set.turn = turn
-            self.session.armed = Armed(self._signature, read_set, {}, None, until)
-        return turn, until
+        met = turn.after(self.names, holders)
+        self.session.finished = until = self._settings.clock()
+        if met.others:
+            until += max(met.others.values())
+            self.session.armed = Armed(self._signature, None, {}, None, until, turn=met)
+        return met, until
 
     def _record(
         self, read: tuple[str, Sequence[str] | None, Sequence[bytes] | None], reply: object

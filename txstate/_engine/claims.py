@@ -24,13 +24,13 @@ hosts: leases are the server's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txstate._effects import ReplyError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from txstate._effects import Command
     from txstate._engine.session import Session
@@ -63,12 +63,11 @@ _QUEUES: Final = 3
 """How much longer than last time a line may take before something is wrong with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What a call claims keys with.
 
     Attributes:
-        holder: names the call.
+        holder: names the call, or the socket on which one call follows the other.
         lease: milliseconds.
     """
 
@@ -77,7 +76,7 @@ class Claim:
 
     @classmethod
     def suiting(cls, settings: Settings, took: float = 0.0, before: Claim | None = None) -> Claim:
-        """A claim whose lease suits an attempt that took so many seconds; of the same call as the one before."""
+        """A claim whose lease suits an attempt that took so many seconds; by the same holder as the one before."""
         holder = settings.random_id().encode() if before is None else before.holder
         return cls(holder, round(1000 * max(min(_LEASES * took, _LONGEST), settings.shortest_lease)))
 
@@ -91,8 +90,7 @@ class Claim:
         return b"%b %d" % (self.holder, self.lease)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """Where to wait for a turn.
 
     Attributes:
@@ -128,24 +126,29 @@ class Turn:
         kept: the keys that an earlier attempt of this call has claimed, but for those that are given back in line.
         held: the keys whose claim is its call's.
         since: when they were claimed, by the settings' clock.
-        lasting: the claims as they were made to last for further commits; none: they weren't.
         handed: whether its predecessor has passed it on, and called the next one to the door.
         vain: whether it can't wait on the server.
         others: the keys whose claim is another's, and how many seconds that may last.
+        ends: when it ends, by the settings' clock; 0: with its first commit.
+        claimed: what is read where the claims are, as long as nobody else has claimed; none: it is not known.
     """
 
-    __slots__ = ("claim", "handed", "held", "kept", "lasting", "line", "others", "since", "vain")
+    # What few turns come to have.
+    line: Line | None = None
+    held: Sequence[str] = ()
+    others: Mapping[str, float] = MappingProxyType({})
+    vain = handed = False
+    since = ends = 0.0
+    claimed: Sequence[object] = ()
 
     def __init__(
         self, claim: Claim | None = None, line: Line | None = None, kept: Collection[str] = ()
     ) -> None:
-        self.claim, self.line = claim, line
-        self.kept = kept if line is None else set(kept).difference(line.left)
-        self.held: list[str] = []
-        self.others: dict[str, float] = {}
-        self.vain = self.handed = False
-        self.since = 0.0
-        self.lasting: Sequence[object] = ()
+        self.claim = claim
+        if line is not None:
+            self.line = line
+            kept = set(kept).difference(line.left) if kept else kept
+        self.kept = kept
 
     def claiming(self, keys: Iterable[str], names: Iterable[bytes]) -> Iterator[Command]:
         """The commands that claim, or make a claim last that the call holds already."""
@@ -163,9 +166,9 @@ class Turn:
             if isinstance(value, bytes):
                 holder, _, lease = value.partition(b" ")
                 if holder == own:
-                    self.held.append(key)
+                    self.held = [*self.held, key]
                 else:
-                    self.others[key] = int(lease) / 1000 if lease.isdigit() else _UNTOLD
+                    self.others = {**self.others, key: int(lease) / 1000 if lease.isdigit() else _UNTOLD}
 
     def came(self, waits: Sequence[object]) -> None:
         """Take in what ended the waits, the one at the door the last."""
@@ -181,8 +184,8 @@ class Turn:
             session: knows how many times in a row it came back at once, and how many it takes.
             now: by the settings' clock.
         """
-        longest = max(TURN, min(session.waited / _PART, _LONG))
-        return now - self.since < longest and session.prompt >= session.trusted and self.claim is not None
+        ends = self.ends or self.since + longest(session)
+        return now < ends and session.prompt >= session.trusted and self.claim is not None
 
     def last(self, settings: Settings, slot: int | None) -> list[Command]:
         """Make the claims last for the rest of the turn; part of its first commit. None of it can fail.
@@ -192,13 +195,12 @@ class Turn:
         """
         assert self.claim is not None  # noqa: S101 - else nothing would be held
         kept = self.claim.kept(settings)
-        self.lasting = [kept.value] * len(self.held)
         lease = b"%d" % kept.lease
         return [("SET", name, kept.value, "PX", lease) for name in claim_names(settings, self.held, slot)]
 
     def after(self, keys: Iterable[str], values: Sequence[object]) -> Turn:
         """The turn as it is after a commit, given who has claimed the keys now: most often nothing has changed."""
-        if values == self.lasting:
+        if values == self.claimed:
             return self
         turn = Turn(self.claim)
         turn.since, turn.handed = self.since, self.handed
@@ -221,12 +223,20 @@ class Turn:
             seconds, door = 0.0, lease + _LATE
         else:
             door = min(shortest_kept(settings) + _LATE, longest / 2)
-            seconds = max(_SHORTEST, min(max(_STILL, lease, _QUEUES * waited), longest - door))
+            seconds, enough = _STILL, max(lease, _QUEUES * waited)
+            while seconds < enough:
+                seconds *= 2  # in steps, so that most often it is the same as last time
+            seconds = max(_SHORTEST, min(seconds, longest - door))
         return Line(key, seconds, max(_SHORTEST, min(door, longest)), left)
 
 
 NO_TURN: Final = Turn()
 """Of those who neither claim nor have met a claim; never changed."""
+
+
+def longest(session: Session) -> float:
+    """Seconds that a turn on this socket lasts at most."""
+    return max(TURN, min(session.waited / _PART, _LONG))
 
 
 def claim_names(settings: Settings, keys: Iterable[str], slot: int | None = None) -> list[bytes]:

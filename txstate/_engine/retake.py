@@ -41,7 +41,7 @@ def retake(attempt: Attempt, wanted: Wanted) -> Steps[bool]:
     session: Session = channel.session  # type: ignore[assignment]  # one that is armed has it, and what arms it
     armed: Armed = session.armed  # type: ignore[assignment]
     usual = attempt.read_set.turn is NO_TURN and (
-        not armed.until or stays(settings, session, armed.read_set.turn, settings.clock())
+        not armed.until or stays(settings, session, armed.turn, settings.clock())
     )
     if usual and groups is not None:
         attempt.member = groups.lead(signature, wanted, attempt.deadline)

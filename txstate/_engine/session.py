@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from txstate._effects import Channel, Command, Steps
     from txstate._engine.armed import Armed
+    from txstate._engine.claims import Claim
     from txstate._engine.settings import Settings
-    from txstate._engine.turns import Handover
+    from txstate._engine.turns import Entry, Handover, Opening
     from txstate.durability import Durability
     from txstate.errors import TxStateError
 
@@ -67,6 +68,9 @@ class Session:
         role: the command that tells whether the server is a primary; None if none is allowed.
         field_ttls: see `FieldTTLs`.
         armed: a snapshot that is watched already.
+        claim: what its last call that stood in line at once claimed with.
+        entry: what that sent.
+        opening: what its last turn that went on began with.
         handover: what its last turn was passed on by.
         finished: when its last turn ended, or was kept for the next call; by the settings' clock.
         prompt: how many times in a row the next call came at once after that.
@@ -78,12 +82,15 @@ class Session:
 
     __slots__ = (
         "armed",
+        "claim",
         "commits",
+        "entry",
         "field_ttls",
         "finished",
         "flags",
         "guest",
         "handover",
+        "opening",
         "probed",
         "prompt",
         "role",
@@ -107,6 +114,9 @@ class Session:
         self.role: Command | None = None
         self.field_ttls = FieldTTLs.NONE
         self.armed: Armed | None = None
+        self.claim: Claim | None = None
+        self.entry: Entry | None = None
+        self.opening: Opening | None = None
         self.handover: Handover | None = None
         self.probed: Sequence[object] = ()
         self.commits = 0
@@ -136,6 +146,9 @@ class Session:
             late: seconds from which on others were kept waiting by a turn that was left lying.
         """
         pause = now - self.finished
+        if pause < _PROMPT and self.trusted == _TRUSTED:
+            self.prompt += 1  # as most often
+            return
         self.prompt = self.prompt + 1 if pause < _PROMPT else min(self.prompt, self.trusted) // 2
         if pause > late:
             self.trusted = min(2 * self.trusted, _HARDLY)

@@ -18,11 +18,12 @@ from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN
 from txstate._engine.commit import EXEC, LEAST, MULTI, Sent, judged
 from txstate._engine.documents import OVER
+from txstate._engine.outcome import GiveWay, Outage
 from txstate._engine.pursuit import first_attempt
 from txstate._engine.resolve import Evidence
 from txstate._engine.state import COMMITTED
 from txstate._engine.transaction import ended, raised, transact
-from txstate._engine.turns import in_turn, stays, with_commit
+from txstate._engine.turns import come_in, in_turn, lines_up, stays
 from txstate._engine.writeset import Write
 from txstate.errors import TxStateError
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from txstate._effects import Channel, Command, Steps
     from txstate._engine.armed import Armed, Tail, Wanted
     from txstate._engine.attempt import Attempt
+    from txstate._engine.claims import Turn
     from txstate._engine.group import Member
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
@@ -98,18 +100,29 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
     behind: Tail | Opening | Handover | None = None
     came: Sequence[object] = ()
     number, turn, size = b"", NO_TURN, _SIZE
+    waits: Turn | None = None
+    in_line, start = False, began
     failed: list[Any] = [None]  # a local of its own would make a cycle with its traceback
     try:
         tail = armed.tail
         if tail is None or not tail.simple:
             raise _UnusualError
-        if armed.until and not stays(settings, session, turn := armed.read_set.turn, began):
-            raise _UnusualError
+        if armed.until and not stays(settings, session, turn := armed.turn, began):
+            waits = lines_up(settings, session, armed, began, deadline - began) if settings.patience else None
+            if waits is None:
+                raise _UnusualError
         if groups is not None and (member := groups.lead(signature, wanted, deadline)) is None:
             raise _UnusualError
         if not channel.quiet():  # last, as other threads go on meanwhile: they are to find a leader
             raise _UnusualError
-        session.armed, record = None, armed.spares[key]
+        session.armed = None
+        if waits is not None:
+            turn, in_line = waits, True
+            there = yield from come_in(settings, channel, tail, turn, began, member=member)
+            if there is None:
+                raise _UnusualError
+            armed, start = there, turn.since
+        record = armed.spares[key]
         doc = Doc(record)
         result = noted.on(doc)
         now = settings.clock()
@@ -129,9 +142,11 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         )
         behind = tail
         if turn is not NO_TURN:
-            session.worked, behind = now - began, in_turn(settings, session, signature, turn, tail, now=now)
-            commands = (*commands[:-1], *with_commit(behind), EXEC)
-            size = len(commands)
+            session.worked = now - start
+            if now >= turn.ends or session.prompt < session.trusted:
+                behind = in_turn(settings, session, signature, turn, tail, now=now)
+                commands = (*commands[:-1], *behind.claims, EXEC)
+                size = len(commands)
         came = yield Send(channel, commands, min(settings.timeout, max(LEAST, left / 2)), behind.commands)
         if not _applied(came, size):
             raise _UnusualError
@@ -156,7 +171,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         pass
     except BaseException as error:  # noqa: BLE001 - the long way knows what to do about each
         failed[0] = error
-    if doc is None and failed[0] is None and channel is not None:
+    if doc is None and failed[0] is None and channel is not None and not in_line:
         _give_back(channel, member)
         return _onward(_long(settings, noted, wanted, finish))
     rest: Any = None
@@ -171,6 +186,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
                 channel,
                 session,
                 armed,
+                turn if in_line else None,
                 member,
                 doc,
                 result,
@@ -203,6 +219,7 @@ class _Stand(NamedTuple):
     """Where a transaction stands that leaves the straight way.
 
     Attributes:
+        turn: for which it stood in line; None: it did not.
         doc: what its function was given; None: it did not come to that.
         result: what that returned.
         write: what was sent, or was about to be; None: nothing.
@@ -218,6 +235,7 @@ class _Stand(NamedTuple):
     channel: Channel | None
     session: Session
     armed: Armed
+    turn: Turn | None
     member: Member | None
     doc: Doc | None
     result: Any
@@ -227,9 +245,14 @@ class _Stand(NamedTuple):
     size: int
     behind: Tail | Opening | Handover | None
 
+    @property
+    def in_flight(self) -> bool:
+        """Whether something was sent, or about to be, and nothing was made of the reply."""
+        return self.write is not None or (self.turn is not None and self.doc is None)
 
-def _begun(settings: Settings, noted: Noted, stand: _Stand, failed: list[Any]) -> tuple[Attempt, Rest]:
-    """The attempt that it would have been, and what is left of it.
+
+def _begun(settings: Settings, noted: Noted, stand: _Stand, failed: list[Any]) -> tuple[Attempt, Rest | None]:
+    """The attempt that it would have been, and what is left of it; None: all but to take a connection.
 
     Args:
         settings: the store's.
@@ -237,7 +260,7 @@ def _begun(settings: Settings, noted: Noted, stand: _Stand, failed: list[Any]) -
         stand: where it stands.
         failed: what was raised, and is now the attempt's business; None: something is unusual.
     """
-    channel, session = stand.channel, stand.session
+    channel, session, turn = stand.channel, stand.session, stand.turn
     error: BaseException | None = failed[0]
     failed[0] = None
     attempt = first_attempt(settings, stand.began)
@@ -245,22 +268,33 @@ def _begun(settings: Settings, noted: Noted, stand: _Stand, failed: list[Any]) -
     if stand.doc is not None:
         attempt.read_set, attempt.tail = stand.armed.read_set, stand.armed.tail
         attempt.documents.hand_over(stand.wanted, stand.doc, stand.armed.spares[noted.key])
+    elif turn is not None:
+        attempt.read_set.turn = turn
+    if turn is not None and turn.since:
+        attempt.began, attempt.waited = turn.since, session.waited
     noted.attempt = attempt
     if stand.write is not None:
         attempt.writes, attempt.round_trips = (stand.write,), 1
         attempt.doubt = Evidence(session.token, stand.number, attempt.read_set.names, attempt.writes)
     if noted.committed is not None:
         attempt.state, attempt.written = COMMITTED, (noted.key,)
-    elif stand.write is not None and error is not None and channel is not None:
-        channel.drop()
+    elif error is not None and channel is not None and stand.in_flight:
+        channel.drop()  # a reply may be on its way
+    return attempt, _rest(attempt, session, stand, error)
+
+
+def _rest(attempt: Attempt, session: Session, stand: _Stand, error: BaseException | None) -> Rest | None:
+    """What is left of it; None: all but to take a connection."""
     if error is not None and not isinstance(error, Lost):
-        rest = raised(error)
-    elif stand.write is not None:
+        return raised(error)
+    if stand.write is not None:
         sent = Sent(attempt.writes, stand.size, stand.behind, attempt.read_set.turn)
-        rest = _judged(attempt, session, sent, stand.came if error is None else error, stand.result)
-    else:
-        rest = ended(attempt, stand.result)
-    return attempt, rest
+        return _judged(attempt, session, sent, stand.came if error is None else error, stand.result)
+    if stand.doc is not None:
+        return ended(attempt, stand.result)
+    if error is not None:
+        return raised(error.interruption or attempt.condemn(Outage(error)))
+    return raised(attempt.condemn(GiveWay())) if attempt.read_set.turn.others else None
 
 
 def _long(
@@ -268,7 +302,7 @@ def _long(
     noted: Noted,
     wanted: Wanted,
     finish: Callable[[Record, Any], Any],
-    begun: tuple[Attempt, Rest] | None = None,
+    begun: tuple[Attempt, Rest | None] | None = None,
 ) -> Steps[Any]:
     """The same on the long way, from its beginning or from where it stands."""
 

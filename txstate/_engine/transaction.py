@@ -40,7 +40,7 @@ def transact(
     wanted: Wanted = _NOTHING,
     plain: bool = False,
     finish: Callable[[Attempt, Any], Any] | None = None,
-    begun: tuple[Attempt, Rest] | None = None,
+    begun: tuple[Attempt, Rest | None] | None = None,
 ) -> Steps[Any]:
     """Run a function until an attempt of it commits.
 
@@ -51,7 +51,7 @@ def transact(
         plain: the function is about these documents, finds them in the attempt's, and is a plain one in both twins: it
             is called from here.
         finish: makes the call's result of the function's, after the commit, while its documents can still be read.
-        begun: the first attempt, if it is under way already, and what is left of it.
+        begun: the first attempt, if it is under way already, and what is left of it; None: all but to take a connection.
 
     Returns:
         What `finish`, or else the function, returned in the attempt that was committed.
@@ -62,7 +62,7 @@ def transact(
         BaseException: what the function raised, or an interruption.
     """
     attempt, rest = begun or (first_attempt(settings, settings.clock()), None)
-    call = Pursuit(settings, attempt.began)
+    call = Pursuit(settings, attempt.deadline - settings.retry.deadline)  # its turn may have begun later
     given = wanted if plain else None
     committed: Committed | None = None
     try:

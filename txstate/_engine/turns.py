@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, ClassVar
 
-from txstate._effects import Constant, Lost, TooLate
+from txstate._effects import Constant, Lost, Send, TooLate
 from txstate._engine.armed import Armed, tail_behind
 from txstate._engine.claims import (
     NO_TURN,
@@ -18,18 +18,20 @@ from txstate._engine.claims import (
     call_next,
     claim_names,
     give_back,
+    longest,
     open_door,
     shortest_kept,
 )
 from txstate._engine.outcome import GiveWay
-from txstate._engine.readset import ReadSet
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from txstate._effects import Command, Steps
+    from txstate._effects import Channel, Command, Steps
     from txstate._engine.armed import Tail
     from txstate._engine.attempt import Attempt
+    from txstate._engine.claims import Line
+    from txstate._engine.group import Member
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
 
@@ -48,7 +50,12 @@ class Handover:
     watches: ClassVar = False
 
     def __init__(
-        self, settings: Settings, session: Session, signature: Hashable, held: list[str], tail: Tail | None
+        self,
+        settings: Settings,
+        session: Session,
+        signature: Hashable,
+        held: Sequence[str],
+        tail: Tail | None,
     ) -> None:
         self._settings, self._session, self._tail = settings, session, tail
         self._signature, self._held = signature, held
@@ -57,39 +64,94 @@ class Handover:
         self.commands = Constant(
             open_door(settings, held, session.slot) + call_next(settings, held, session.slot)
         )
+        self._lingered: Sequence[object] = ()
+        self._left = NO_TURN
 
-    def serves(self, session: Session, signature: Hashable, held: list[str], tail: Tail | None) -> bool:
+    def serves(self, session: Session, signature: Hashable, held: Sequence[str], tail: Tail | None) -> bool:
         """Whether it would be made of the same."""
         return self._for == (session.slot, signature, held, tail)
 
     def take(self, replies: Sequence[object], _turn: Turn = NO_TURN) -> None:
         """Remember who was waited for."""
-        read_set, lease = ReadSet(), self._settings.shortest_lease
-        read_set.turn = Turn()
-        read_set.turn.others = dict.fromkeys(awaited(self._held * 2, replies), lease)
+        lease, lingered = self._settings.shortest_lease, replies[1::2]
+        if lingered != self._lingered:
+            self._lingered, self._left = lingered, Turn()
+            self._left.others = dict.fromkeys(awaited([*self._held, *self._held], replies), lease)
         self._session.finished = now = self._settings.clock()
-        self._session.armed = Armed(self._signature, read_set, {}, self._tail, now + lease)
+        self._session.armed = Armed(self._signature, None, {}, self._tail, now + lease, turn=self._left)
 
 
 class Opening:
     """What follows the first EXEC of a turn that goes on: arms the socket. Who was not handed its turn calls the next one.
 
+    The same one serves as long as the same documents are claimed alike.
+
     Attributes:
         claims: what makes them last; part of the commit.
         commands: what to send behind it.
+        claimed: see `Turn`.
     """
 
     watches: ClassVar = True
 
     def __init__(self, settings: Settings, session: Session, tail: Tail, turn: Turn) -> None:
+        assert turn.claim is not None  # noqa: S101 - else nothing would be held
         calls = [] if turn.handed else call_next(settings, turn.held, session.slot)
+        self._for = tail, turn.claim, turn.held, turn.handed
         self._tail, self._calls = tail, len(calls)
         self.claims = turn.last(settings, session.slot)
+        self.claimed = [turn.claim.kept(settings).value] * len(turn.held)
         self.commands = Constant((*calls, *tail.commands)) if calls else tail.commands
+
+    def serves(self, tail: Tail, turn: Turn) -> bool:
+        """Whether it would be made of the same."""
+        return self._for == (tail, turn.claim, turn.held, turn.handed)
 
     def take(self, replies: Sequence[object], turn: Turn = NO_TURN) -> None:
         """Arm the session."""
-        self._tail.take(replies[self._calls :], turn)
+        self._tail.take(replies[self._calls :] if self._calls else replies, turn)
+
+
+class Entry:
+    """How a call comes to its turn by what armed the socket before: it waits, claims and reads, all in one batch.
+
+    The same one serves as long as calls wait alike. If there is anything unusual about the documents, nothing is taken
+    over, and the attempt reads them as always.
+
+    Attributes:
+        commands: what to send.
+        patience: see `Send`.
+    """
+
+    def __init__(self, settings: Settings, session: Session, tail: Tail, claim: Claim, line: Line) -> None:
+        self._for = tail, claim, line
+        waits, self.patience = zip(*line.waits(settings, session.slot), strict=True)
+        self._keys = sorted(tail.wanted)
+        self._claimed = [claim.value] * len(self._keys)
+        claims = Turn(claim, line).claiming(self._keys, claim_names(settings, self._keys, session.slot))
+        own: list[Command] = [*waits, *claims]
+        self._tail, self._own = tail, len(own)
+        self.commands = Constant((*own, *tail.commands))
+
+    def serves(self, tail: Tail, turn: Turn) -> bool:
+        """Whether it would be made of the same."""
+        return self._for == (tail, turn.claim, turn.line)
+
+    def take(self, replies: Sequence[object], turn: Turn) -> Armed | None:
+        """What was read, with the turn, which takes in what came of it; None: nothing to be taken over."""
+        session = self._tail.session
+        turn.came(replies[: len(self.patience)])
+        turn.claimed = self._claimed
+        self._tail.take(replies[self._own :], turn)
+        turn.claimed = ()
+        armed, session.armed = session.armed, None
+        if armed is None:
+            return None
+        if armed.turn is turn:
+            turn.held = self._keys
+            return armed
+        turn.held, turn.others, armed.turn = armed.turn.held, armed.turn.others, turn
+        return None if turn.others else armed
 
 
 def may_take_over(attempt: Attempt, armed: Armed, session: Session) -> bool:
@@ -98,18 +160,32 @@ def may_take_over(attempt: Attempt, armed: Armed, session: Session) -> bool:
         return False  # it claims, or waits, in its first batch
     if not armed.until:
         return True
-    settings, turn = attempt.settings, armed.read_set.turn
+    settings = attempt.settings
     now = settings.clock()
-    if stays(settings, session, turn, now):
+    if stays(settings, session, armed.turn, now):
         return True
-    session.called(now, late=shortest_kept(settings) if turn.held else math.inf)
-    if turn.others and now < armed.until and attempt.gives_way:
-        longest = min(settings.longest_wait, settings.timeout / 2, attempt.left() / 2)
-        attempt.began = now
-        attempt.read_set.turn = Turn(
-            Claim.suiting(settings, session.worked), turn.queue(settings, session.waited, longest)
-        )
+    session.called(now, late=shortest_kept(settings) if armed.turn.held else math.inf)
+    turn = lines_up(settings, session, armed, now, attempt.left()) if attempt.gives_way else None
+    if turn is not None:
+        attempt.began, attempt.read_set.turn = now, turn
     return False
+
+
+def lines_up(settings: Settings, session: Session, armed: Armed, now: float, left: float) -> Turn | None:
+    """What a call that comes now begins with, if others were met on its socket who are ahead; None: they are not.
+
+    Args:
+        settings: the store's.
+        session: where.
+        armed: what the call before has left there.
+        now: by the settings' clock.
+        left: seconds until the call's deadline.
+    """
+    if not armed.turn.others or now >= armed.until:
+        return None
+    claim = session.claim = Claim.suiting(settings, session.worked, session.claim)
+    limit = min(settings.longest_wait, settings.timeout / 2, left / 2)
+    return Turn(claim, armed.turn.queue(settings, session.waited, limit))
 
 
 def stays(settings: Settings, session: Session, turn: Turn, now: float) -> bool:
@@ -134,33 +210,75 @@ def line_up(attempt: Attempt) -> Steps[None]:
 
 
 def line_up_by(attempt: Attempt, tail: Tail) -> Steps[None]:
-    """Stand in line, claim, and read by what armed the socket before, all in one batch: most of it is packed already.
-
-    If there is anything unusual about the documents, nothing is taken over, and the attempt reads them as always.
+    """Stand in line by what armed the socket before. See `Entry`.
 
     Raises:
         Condemned: it is another's turn.
     """
     settings, session, turn = attempt.settings, attempt.session, attempt.read_set.turn
-    line = turn.line
-    if line is None or session.guest:
+    if turn.line is None or session.guest:
         return
     if attempt.member is not None:
         attempt.member.got_connected(lines_up=True)
-    commands, patience = map(list, zip(*line.waits(settings, session.slot), strict=True))
-    commands += turn.claiming(sorted(tail.wanted), claim_names(settings, tail.wanted, session.slot))
+    entry = entry_by(settings, session, tail, turn)
     session.watching = True
-    replies = yield from attempt.exchange(commands, attempt.remaining(), tail.commands, patience)
-    tail.take(replies[len(commands) :], turn)
-    armed, session.armed = session.armed, None
+    replies = yield from attempt.exchange((), attempt.remaining(), entry.commands, entry.patience)
+    armed = entry.take(replies, turn)
     if armed is not None:
         attempt.read_set, attempt.documents.spares, attempt.tail = armed.read_set, armed.spares, armed.tail
-        met = attempt.read_set.turn
-        turn.held, turn.others = list(met.held), dict(met.others)
         attempt.read_set.turn = turn
-    turn.came(replies[: len(patience)])
     heed(attempt, first=True)
     turn.line = None
+
+
+def entry_by(settings: Settings, session: Session, tail: Tail, turn: Turn) -> Entry:
+    """How a call comes to its turn that stands in line."""
+    entry = session.entry
+    if entry is None or not entry.serves(tail, turn):
+        assert turn.claim is not None  # noqa: S101 - who stands in line claims
+        assert turn.line is not None  # noqa: S101 - and has one
+        entry = session.entry = Entry(settings, session, tail, turn.claim, turn.line)
+    return entry
+
+
+def come_in(
+    settings: Settings, channel: Channel, tail: Tail, turn: Turn, began: float, *, member: Member | None
+) -> Steps[Armed | None]:
+    """The same for who goes the straight way (`straight`).
+
+    Args:
+        settings: the store's.
+        channel: where.
+        tail: what armed it.
+        turn: the call's.
+        began: when it did, by the settings' clock.
+        member: its place among those of its process that want the same.
+
+    Returns:
+        What was read; None: nothing to go on with.
+
+    Raises:
+        BaseException: whatever the driver throws. The socket is not to be used again.
+    """
+    session: Session = channel.session  # type: ignore[assignment]  # one that is armed has it
+    session.called(began, late=math.inf)
+    if member is not None:
+        member.got_connected(lines_up=True)
+    entry = entry_by(settings, session, tail, turn)
+    session.watching = True
+    settings.counters.add_round_trip()
+    replies = yield Send(
+        channel, (), min(settings.timeout, settings.retry.deadline), entry.commands, entry.patience
+    )
+    armed = entry.take(replies, turn)
+    turn.since = now = settings.clock()
+    session.waited = now - began
+    if member is not None:
+        member.got_connected()
+    if turn.others:
+        return None
+    turn.line = None
+    return armed if turn.held else None
 
 
 def heed(attempt: Attempt, *, first: bool) -> None:
@@ -207,7 +325,13 @@ def in_turn(
         now: by the settings' clock.
     """
     if tail is not None and turn.lasts(session, now):
-        return tail if turn.lasting else Opening(settings, session, tail, turn)
+        if turn.ends:
+            return tail
+        opening = session.opening
+        if opening is None or not opening.serves(tail, turn):
+            opening = session.opening = Opening(settings, session, tail, turn)
+        turn.ends, turn.claimed = turn.since + longest(session), opening.claimed
+        return opening
     last, made_of = session.handover, (session, signature, turn.held, tail)
     if last is None or not last.serves(*made_of):
         last = session.handover = Handover(settings, *made_of)
@@ -216,7 +340,7 @@ def in_turn(
 
 def with_commit(tail: Tail | Opening | Handover | None) -> Sequence[Command]:
     """What the commit does to the claims that are held: they end with it, or are made to last for the turn."""
-    return tail.claims if isinstance(tail, Opening | Handover) else ()
+    return () if tail is None else tail.claims
 
 
 def pass_on(attempt: Attempt) -> Steps[None]:
