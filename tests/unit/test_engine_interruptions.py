@@ -10,14 +10,16 @@ import tenacity
 from support.scripted import QUEUED, Wire, error, lost
 
 from txstate._effects import Call, Connect, Lost, Send, Sleep, Unreachable
-from txstate._engine import plain
-from txstate.errors import CommitUnknown
+from txstate._engine import plain, straight
+from txstate._running import Change
+from txstate.errors import CommitUnknown, UsageError
 from txstate.resolution import Resolution
 from txstate.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from txstate._docs import Doc
     from txstate.tx import Tx
 
 INTERRUPTIONS = [KeyboardInterrupt, SystemExit]
@@ -208,6 +210,33 @@ def test_an_abandoned_call_lets_go_without_io(number: int, *, arms: bool) -> Non
         wire.transact(change)
     wire.assert_settled()
     assert len(wire.effects) == number + 1
+
+
+def test_an_abandoned_update_leaves_no_document_that_could_be_used() -> None:
+    """A repeated one goes the straight way, and is abandoned there."""
+    wire = Wire(a={"n": 1})
+    wire.arms = True
+    settings = replace(wire.settings, on_event=None)
+    kept: list[Doc] = []
+
+    def add_one(doc: Doc) -> None:
+        kept.append(doc)
+        doc["n"] += 1
+
+    def update() -> None:
+        call = Change((0, 0), add_one, (), "a")
+        wire.run(straight.change(settings, call, None, lambda _record, _result: None))
+
+    update()
+    wire.interruptions[len(wire.effects) + 1] = GeneratorExit()
+    with pytest.raises(GeneratorExit):
+        update()
+    assert isinstance(wire.effects[-1], Send)
+    assert len(kept) == 2
+    for doc in kept:
+        with pytest.raises(UsageError, match="this transaction has ended"):
+            doc["n"] = 2
+    wire.assert_settled()
 
 
 OUTSIDE: list[Callable[[Wire], object]] = [

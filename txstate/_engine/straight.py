@@ -163,6 +163,8 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         settings.counters.add_repeat()
         return value  # noqa: TRY300 - as above
     except GeneratorExit:
+        if doc is not None:
+            armed.spares[key].guard = OVER
         if channel is not None:
             channel.drop()  # a reply may be on its way
         _give_back(channel, member)
