@@ -66,11 +66,12 @@ def test_a_client_killed_at_any_command_applies_its_transaction_once(
 def test_clients_killed_at_random_moments_lose_and_double_nothing(
     kind: str, server: ServerHandle, kills: int, seed: int, *, figures: Figures
 ) -> None:
+    """A call may be hit a hundred times in a row, each time after a longer wait: it has the time for it."""
     ledger, rng, writers = Ledger(server), random.Random(seed), 4
     killed = 0
     with (
         client_of(server.unix_url) as admin,
-        open_twin(kind, server.url) as twin,
+        open_twin(kind, server.url, deadline=120) as twin,
         ThreadPoolExecutor(writers) as pool,
     ):
         # As often as calls can get on: on a busy machine, connecting may take longer than any time chosen beforehand.

@@ -106,6 +106,9 @@ class Figures:
         """
         if isinstance(resolved, Stats):
             resolved = resolved.resolved_committed + resolved.resolved_aborted
+        errors = chain.from_iterable((*each.failed.items(), *each.unknown.items()) for each in ledgers)
+        if lines := [f"{marker}: {error!r}" for marker, error in errors]:
+            self._item.add_report_section("call", "what calls raised", "\n".join(lines))
         counted = total(ledgers) + (tally or Tally())
         if counted.applied and ledgers and not lost_to:
             verdict = check_history(chain.from_iterable(ledger.history() for ledger in ledgers))

@@ -11,6 +11,7 @@ from support.evidence import CAUGHT, EXPLORED, MISSING, Caught, Explored
 from support.figures import PROPERTY, Figures, require
 from support.ledger import Tally
 
+from txstate import StoreUnavailable
 from txstate.testing import check_history
 
 if TYPE_CHECKING:
@@ -53,6 +54,21 @@ def test_an_illegal_history_fails_the_test() -> None:
     read_nobodys = {"id": 1, "type": "ok", "process": 1, "call": 1, "ret": 2, "txn": [["r", "k", ["?"]]]}
     with pytest.raises(AssertionError, match="garbage"):
         Figures(a_test())(SERVER, tally=GOOD, fired=1, verdict=check_history([read_nobodys]))
+
+
+def test_the_errors_of_calls_are_shown_if_the_test_fails() -> None:
+    shown: list[tuple[str, str, str]] = []
+    item: Any = a_test()
+    item.add_report_section = lambda *section: shown.append(section)
+    ledger: Any = SimpleNamespace(
+        failed={"ledger-000001": StoreUnavailable("nobody there")},
+        unknown={},
+        tally=lambda: Tally(attempted=1, failed=1),
+    )
+    Figures(item)(SERVER, ledger, fired=1)
+    assert shown == [
+        ("call", "what calls raised", "ledger-000001: StoreUnavailable('nobody there')"),
+    ]
 
 
 def test_what_a_server_was_made_to_lose_is_reported() -> None:
