@@ -17,6 +17,7 @@ from txstate._drivers.fork import forget_in_children
 from txstate._engine.group import Groups
 from txstate._engine.settings import Settings
 from txstate._engine.slots import check_namespace
+from txstate._running import Running
 from txstate._target import PRIVATE, Policy, Private, Target, target_of
 from txstate.errors import UsageError
 from txstate.retry import Retry, checked
@@ -46,6 +47,7 @@ class Core(Generic[D]):
         server: the embedded server, if it has one.
         opening: under asyncio, the start of that server.
         closed: under asyncio, whether the store was closed.
+        running: where its transactions' functions run.
     """
 
     def __init__(self, target: Target, max_connections: int) -> None:
@@ -54,6 +56,7 @@ class Core(Generic[D]):
         self.server: EmbeddedServer | None = None
         self.opening: asyncio.Future[None] | None = None
         self.closed = False
+        self.running = Running()
 
     @property
     def url(self) -> str:

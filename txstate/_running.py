@@ -1,11 +1,11 @@
-"""Which transactions run around a piece of code: an inner one on the same store would commit for each attempt of the outer."""
+"""Which transactions' functions run in which thread or task: an inner one would commit for each attempt of the outer."""
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from weakref import ref
+from threading import get_ident
+from typing import TYPE_CHECKING, Any
 
+from txstate._drivers.fork import forget_in_children
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,18 +14,31 @@ if TYPE_CHECKING:
     from txstate._docs import Doc
     from txstate._engine.attempt import Attempt
 
-_Running: TypeAlias = "tuple[tuple[tuple[int, int], ref[Noted]], ...]"
-_running: Final[ContextVar[_Running]] = ContextVar("txstate_running", default=())
-"""The transactions around this code, each with its store and its thread or task. An entry counts while its function
-runs, so that one which an interruption left behind does no harm. Contexts live on in timers that asyncio was told to
-forget, for seconds; they must not keep an attempt's documents that long."""
+
+class Running:
+    """Where functions of one store's transactions run.
+
+    Attributes:
+        here: those transactions, by thread or task. An entry counts while its function runs, so that one which an
+            interruption left behind does no harm.
+    """
+
+    def __init__(self) -> None:
+        self.here: dict[int, Noted] = {}
+        forget_in_children(self)
+
+    def forget(self) -> None:
+        """Start anew in a forked child, which has only this one of the parent's threads."""
+        thread = get_ident()
+        self.here = {here: noted for here, noted in self.here.items() if here == thread}
 
 
 class Noted:
-    """A transaction's function, in a context that tells of its attempt.
+    """A transaction's function, and where it runs.
 
     Args:
-        here: the store, and the thread or task.
+        running: where the others of its store do.
+        here: the thread or task.
         body: the function; gets the attempt first.
         args: its other arguments.
         key: the document that it is about, if it is about one.
@@ -38,22 +51,19 @@ class Noted:
         UsageError: a transaction is running here. An inner one would commit once for each attempt of it.
     """
 
-    __slots__ = ("__weakref__", "_args", "_around", "_body", "_here", "_runs", "attempt", "committed", "key")
+    attempt: Attempt | None = None
+    committed: tuple[bytes, bytes] | None = None
+    _runs = False
 
     def __init__(
-        self, here: tuple[int, int], body: Callable[..., Any], args: tuple[Any, ...], key: str = ""
+        self, running: Running, here: int, body: Callable[..., Any], args: tuple[Any, ...], key: str = ""
     ) -> None:
-        self._around = running = _running.get()
-        if running and any(
-            place == here and (noted := kept()) is not None and noted.in_function for place, kept in running
-        ):
+        if here in running.here and running.here[here].in_function:
             raise UsageError(
                 "a transaction of this store is running here already: an inner one would commit each time the outer "
                 "one is tried again. Pass on the tx instead of the store; nothing was applied"
             )
-        self._here, self._body, self._args, self.key, self._runs = here, body, args, key, False
-        self.attempt: Attempt | None = None
-        self.committed: tuple[bytes, bytes] | None = None
+        self._running, self._here, self._body, self._args, self.key = running.here, here, body, args, key
 
     @property
     def in_function(self) -> bool:
@@ -62,13 +72,13 @@ class Noted:
 
     def on(self, subject: Attempt | Doc) -> Any:
         """Run the function once."""
-        token = _running.set((*self._around, (self._here, ref(self))))
+        self._running[self._here] = self
         self._runs = True
         try:
             return self._body(subject, *self._args)
         finally:
             self._runs = False
-            _running.reset(token)
+            self._running.pop(self._here, None)
 
     def __call__(self, attempt: Attempt) -> Any:
         """Run it once, in this attempt."""
@@ -79,8 +89,6 @@ class Noted:
 class Change(Noted):
     """The same of a function that is about one document, which it gets first."""
 
-    __slots__ = ()
-
     def __call__(self, attempt: Attempt) -> Any:
         """Run it once, in this attempt, which has the document."""
         self.attempt = attempt
@@ -90,13 +98,11 @@ class Change(Noted):
 class NotedCoroutine(Noted):
     """The same of a coroutine function."""
 
-    __slots__ = ()
-
     async def __call__(self, attempt: Attempt) -> Any:
         """Run it once, in this attempt."""
         self.attempt = attempt
-        token = _running.set((*self._around, (self._here, ref(self))))
+        self._running[self._here] = self
         try:
             return await self._body(attempt, *self._args)
         finally:
-            _running.reset(token)
+            self._running.pop(self._here, None)

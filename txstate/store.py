@@ -253,7 +253,7 @@ class Store(StoreBase[SyncDriver]):
     # Nothing is called on the way out of these: a call is a moment for a KeyboardInterrupt, whose cause must be set by
     # then.
     def _transact(self, body: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        noted = Noted((id(self._core), get_ident()), body, args)
+        noted = Noted(self._core.running, get_ident(), body, args)
         try:
             return self._driver.run(transact(self._settings, noted))
         except self._interruptions as interruption:
@@ -269,7 +269,7 @@ class Store(StoreBase[SyncDriver]):
         finish: Callable[[Record, Any], Any],
     ) -> Any:
         core = self._core
-        noted = Change((id(core), get_ident()), body, args, key)
+        noted = Change(core.running, get_ident(), body, args, key)
         try:
             return core.driver.run(change(self._settings, noted, fields, finish))  # type: ignore[union-attr]  # made by `_start`
         except self._interruptions as interruption:
@@ -416,7 +416,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
 
     async def _transact(self, body: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         driver = self._core.driver or await self._driver()
-        noted = NotedCoroutine((id(self._core), id(asyncio.current_task())), body, args)
+        noted = NotedCoroutine(self._core.running, id(asyncio.current_task()), body, args)
         return await driver.run(transact(self._settings, noted))
 
     async def _change(
@@ -428,7 +428,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
         finish: Callable[[Record, Any], Any],
     ) -> Any:
         driver = self._core.driver or await self._driver()
-        noted = Change((id(self._core), id(asyncio.current_task())), body, args, key)
+        noted = Change(self._core.running, id(asyncio.current_task()), body, args, key)
         return await driver.run(change(self._settings, noted, fields, finish))
 
 
