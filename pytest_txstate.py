@@ -65,7 +65,7 @@ def txstate_async_store(txstate_server: EmbeddedServer) -> Iterator[AsyncStore]:
     yield store
     driver = store._core.driver  # noqa: SLF001 - it belongs to this package
     assert driver is not None  # noqa: S101 - made by the constructor, as there is a URL
-    if any(channel.connected for channel in driver._pool.all()):  # noqa: SLF001 - as above
+    if any(channel.connected for channel in driver.pool.all()):
         pytest.fail(
             "txstate_async_store was left open: use it in the test as `async with txstate_async_store as store:`"
         )

@@ -43,23 +43,21 @@ class Changes(NamedTuple):
 
     Attributes:
         delete_first: the document was deleted, and perhaps created anew: DEL before everything else.
-        set: names and values in turn, for HSET; may be empty.
+        set: names and values, for HSET; may be empty.
         unset: names, for HDEL; may be empty.
         exists: whether there is a document afterwards.
         ttl: milliseconds; None to remove the expiry; `KEEP`.
     """
 
     delete_first: bool
-    set: tuple[bytes, ...]
+    set: Mapping[bytes, bytes]
     unset: tuple[bytes, ...]
     exists: bool
     ttl: int | Keep | None
 
     def apply(self, raw: Mapping[bytes, bytes | None]) -> dict[bytes, bytes | None]:
         """The fields afterwards, from those before; None for those known to be missing."""
-        after = {} if self.delete_first else dict(raw)
-        pairs = iter(self.set)
-        after.update(zip(pairs, pairs, strict=True))
+        after: dict[bytes, bytes | None] = {**self.set} if self.delete_first else {**raw, **self.set}
         if self.unset:
             after.update(dict.fromkeys(self.unset))
         return after
@@ -71,17 +69,16 @@ class Changes(NamedTuple):
         """
         if later.delete_first:
             return later
-        values = dict(zip(self.set[::2], self.set[1::2], strict=True))
+        values = {**self.set, **later.set}
         removed = dict.fromkeys(self.unset)
-        for name, value in zip(later.set[::2], later.set[1::2], strict=True):
-            values[name] = value
+        for name in later.set:
             removed.pop(name, None)
         for name in later.unset:
             values.pop(name, None)
             removed[name] = None
         return Changes(
             self.delete_first,
-            set=tuple(part for item in values.items() for part in item),
+            set=values,
             unset=tuple(removed),
             exists=later.exists,
             ttl=self.ttl if later.ttl is KEEP else later.ttl,
@@ -95,7 +92,7 @@ def difference(
     *,
     key: str,
     whole: bool,
-) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+) -> tuple[dict[bytes, bytes], tuple[bytes, ...]]:
     """The touched fields that differ from what is stored.
 
     Args:
@@ -107,12 +104,12 @@ def difference(
             never read; it may be stored.
 
     Returns:
-        Names and encoded values, in turn, of fields to set; and names of fields to remove.
+        Names and encoded values of fields to set; and names of fields to remove.
 
     Raises:
         CodecError: a list or dict was given something that can't be stored.
     """
-    assigned: list[bytes] = []
+    assigned: dict[bytes, bytes] = {}
     removed: list[bytes] = []
     for name in touched:
         # It was looked at when the field was: nothing is wrong with the name any more.
@@ -124,8 +121,8 @@ def difference(
             continue
         encoded = encode(value, key=key, field=name) if type(value) in CONTAINERS else dump(value)
         if encoded != old and (old is None or old.isdigit() or not is_same(encoded, old)):
-            assigned += (field, encoded)
-    return tuple(assigned), tuple(removed)
+            assigned[field] = encoded
+    return assigned, tuple(removed)
 
 
 def dropped_fields(

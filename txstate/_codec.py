@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from enum import Enum
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -33,7 +33,13 @@ MAX_DEPTH = 254
 CONTAINERS = (list, dict)
 """The types of the values that can change inside."""
 
-_LONG_NUMBER = b"0" * 19  # the shortest integers that may not fit have 19 digits
+KNOWN_NAMES: Final[dict[str, bytes]] = {}
+"""The bytes of fields' names that were met before, as far as they are few and short."""
+_NAMES, _SHORT = 4096, 64
+
+LIMITED: Final = 19
+"""Bytes from which on there may be integers that do not fit, or lists and dicts that are nested too deep."""
+_LONG_NUMBER = b"0" * LIMITED
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
 _SHOWN_STEPS = 8
 _ALLOWED = "None, bool, int, float, str, list, and dict with str keys can be stored"
@@ -86,6 +92,10 @@ def encode(value: JSON, *, key: str, field: str) -> bytes:
     return orjson.dumps(normalize(value, key=key, field=field))
 
 
+load = orjson.loads
+"""The value that a field's bytes stand for, as `decode` finds it, if they are fewer than `LIMITED`; ValueError if they
+are no JSON."""
+
 dump = orjson.dumps
 """The same for a scalar that was normalized: what is no list and no dict can't have changed since."""
 
@@ -98,8 +108,8 @@ def decode(raw: bytes, *, key: str, field: str) -> JSON:
             than could be written back.
     """
     try:
-        value = orjson.loads(raw)
-        if len(raw) >= len(_LONG_NUMBER):
+        value = load(raw)
+        if len(raw) >= LIMITED:
             _check_limits(raw, value)
     except ValueError as error:
         message = (
@@ -151,7 +161,10 @@ def encode_name(name: object, *, key: str) -> bytes:
     if type(name) is not str:
         name = plain_name(name, key=key)
     if name.isascii() and name != VERSION_NAME:
-        return name.encode()
+        raw = name.encode()
+        if len(raw) <= _SHORT and len(KNOWN_NAMES) < _NAMES:
+            KNOWN_NAMES[name] = raw
+        return raw
     if name == VERSION_NAME:
         message = "is the library's own field; read .version, and use another name for yours"
         raise CodecError(message, key=key, field=name)
@@ -179,13 +192,10 @@ def decode_version(raw: bytes | None, *, key: str) -> int:
     """
     if raw is None:
         return 1
-    if (
-        raw.isdigit()
-        and len(raw) <= _VERSION_DIGITS
-        and raw[0] != _ZERO
-        and (version := int(raw)) < VERSION_END
-    ):
-        return version
+    if raw.isdigit() and len(raw) <= _VERSION_DIGITS:
+        version = int(raw)
+        if version < VERSION_END and raw[0] != _ZERO:
+            return version
     message = (
         f"holds {raw[:40]!r}, not a version from 1 to 2**53 - 1; remove this field, then the version is 1"
     )

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from datetime import timedelta
 from math import isfinite
 
-from txstate._changes import KEEP, MISSING, NOT_LOADED, Changes, Keep
+from txstate._changes import KEEP, MISSING, NOT_LOADED, Absent, Changes, Keep
 from txstate._codec import JSON
-from txstate._record import Guard, Record
+from txstate._fields import Guard
+from txstate._record import Record, Stored
 from txstate.errors import FieldNotLoaded, UsageError
 
-__all__ = ["KEEP", "Changes", "Doc", "Guard", "Keep", "Record"]
+__all__ = ["KEEP", "Changes", "Doc", "Guard", "Keep", "Record", "Stored"]
 
 _TTL_MAX = 2**53
 
@@ -134,10 +135,8 @@ class Doc(MutableMapping[str, JSON]):
         if record.guard is not None:
             record.guard.check_read()
         value = record.look(name)
-        if value is MISSING:
-            raise KeyError(name)
-        if value is NOT_LOADED:
-            raise FieldNotLoaded(record.key, name)
+        if type(value) is Absent:
+            raise KeyError(name) if value is MISSING else FieldNotLoaded(record.key, name)
         return value
 
     def get(self, name: str, default: JSON = None) -> JSON:

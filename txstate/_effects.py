@@ -104,12 +104,6 @@ class Acquire(NamedTuple):
     first: bool = False
 
 
-class Retake(NamedTuple):
-    """Take the channel that is armed for this signature. Never waits: results in None if it is not idle."""
-
-    signature: Hashable
-
-
 class Connect(NamedTuple):
     """Connect and authenticate the channel. Fails with `Unreachable` or `ReplyError`."""
 
@@ -160,7 +154,7 @@ class Park(NamedTuple):
     timeout: float
 
 
-Effect: TypeAlias = Acquire | Retake | Connect | Send | Call | Sleep | Park
+Effect: TypeAlias = Acquire | Connect | Send | Call | Sleep | Park
 Steps: TypeAlias = Generator[Effect, Any, T]
 
 

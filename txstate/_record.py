@@ -1,83 +1,45 @@
-"""What was read of one document in one attempt, and what was written to it.
+"""What was read of one document in one attempt, and what was written to it: the read set and the write set in one.
 
-Owns the merge of the two: reads see own writes, and what a function could have mutated is remembered, to be
-compared with what was read at commit. Knows nothing of commands, connections and versions to come.
+Owns what was read, and what there is to commit; how a function uses it is told in `_fields`. Knows nothing of commands,
+connections and versions to come.
 """
 
 from __future__ import annotations
 
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final
 
-from txstate._changes import KEEP, MISSING, NOT_LOADED, Changes, Keep, difference, dropped_fields
-from txstate._codec import (
-    CONTAINERS,
-    JSON,
-    VERSION_FIELD,
-    VERSION_NAME,
-    decode,
-    decode_name,
-    decode_version,
-    encode_name,
-    normalize,
-    peek,
-    plain_name,
-)
+from txstate._changes import KEEP, NOT_LOADED, Changes, difference, dropped_fields
+from txstate._codec import VERSION_FIELD, decode_name, decode_version, encode_name
+from txstate._fields import Fields
 from txstate._snapshot import Snapshot
-from txstate.errors import CodecError, FieldNotLoaded, UsageError
+from txstate.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-class Guard(Protocol):
-    """Who may use a transaction's documents, and when. Asked at the beginning of each operation of a `Doc`."""
-
-    def check_read(self) -> None:
-        """Raise when values must not be read any more."""
-
-    def check_write(self) -> None:
-        """Raise when values must not be changed any more."""
+_new: Final = tuple.__new__
+"""Makes a named tuple, without a call to its class's own `__new__`, which is Python."""
 
 
-class Record:
-    """One document in one attempt: the read set and the write set in one.
+class Record(Fields):
+    """One document in one attempt.
 
     Attributes:
-        key: the document, without the store's namespace.
-        guard: asked by the `Doc` over this record before anything is done; None: while its function runs, nobody need be.
         loaded: whether anything was read yet.
-        whole: whether all fields are known; also true for a document that did not exist.
         existed: whether it existed when read.
-        exists: the same, own writes included.
         version: as read; 0 when missing, 1 when other clients made it without a version.
         has_version: whether a version was stored.
-        ttl: milliseconds to live from the commit on; None to remove the expiry; `KEEP`. Without effect when there is
-            no document in the end.
-        pending: increments of fields that are not loaded.
         committed_version: the version that its commit wrote; None before.
         asked: of one that was read before the function asked for it: what was asked for on suspicion; None: all.
     """
 
     # A record begins with all of these; most never get another value.
-    loaded = whole = existed = exists = has_version = False
+    loaded = existed = has_version = False
     version = 0
-    ttl: int | Keep | None = KEEP
-    guard: Guard | None = None
     committed_version: int | None = None
     asked: Sequence[str] | None = None
-    pending: Mapping[str, int] = MappingProxyType({})
-    _raw: Mapping[bytes, bytes | None] = MappingProxyType(
-        {}
-    )  # as read, never changed; None: known to be missing
-    _hidden = False  # what was read is not seen any more: deleted or replaced
-    _deleted = False
     _decided: Changes | None = None
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self._values: dict[str, JSON] = {}  # decoded or assigned, live; MISSING: removed
-        self._touched: dict[str, None] = {}  # names whose value may differ from what was read, in order
 
     @classmethod
     def read(
@@ -93,12 +55,9 @@ class Record:
         Raises:
             CodecError: the version is none.
         """
-        record = cls(key)
-        record.loaded = record.existed = record.exists = True
-        record.whole, record._raw, record.asked = whole, fields, asked
         version = fields.get(VERSION_FIELD)
-        record.has_version = version is not None
-        record.version = decode_version(version, key=key)
+        record = Stored(key, fields, decode_version(version, key=key))
+        record.whole, record.asked, record.has_version = whole, asked, version is not None
         return record
 
     def as_read(self, asked: Sequence[str] | None = None) -> Record:
@@ -203,8 +162,16 @@ class Record:
         """
         if self.pending:
             raise AssertionError("increments wait: load their fields before asking for the changes")
-        touched = self._touched or self._hidden or self.ttl is not KEEP
-        decided = self._decided = self._decide() if touched else None
+        decided = None
+        if self._hidden or not self.existed or self.ttl is not KEEP:
+            decided = self._decide()
+        elif self._touched:
+            assigned, removed = difference(
+                self._raw, self._values, self._touched, key=self.key, whole=self.whole
+            )
+            if assigned or removed:
+                decided = _new(Changes, (False, assigned, removed, True, KEEP))
+        self._decided = decided
         return decided
 
     def snapshot(self, version: int) -> Snapshot:
@@ -220,196 +187,10 @@ class Record:
             return Snapshot(self.key, 0, {})
         return Snapshot(self.key, version, decided.apply(self._raw), whole=self.whole or self._hidden)
 
-    # For the Doc over this record
-
-    def look(self, name: str) -> JSON:
-        """The live value of a field, decoded once, the same object each time; or `MISSING`, or `NOT_LOADED`.
-
-        Raises:
-            CodecError: it holds no JSON, or this is no field's name.
-        """
-        value = self._values.get(name, NOT_LOADED)
-        if value is not NOT_LOADED:
-            return value
-        plain = type(name) is str and name.isascii() and name != VERSION_NAME
-        raw = self._raw.get(name.encode() if plain else encode_name(name, key=self.key))
-        if raw is None or self._hidden:
-            return self._stored(name)
-        value = self._values[name] = decode(raw, key=self.key, field=name)
-        if type(value) in CONTAINERS:
-            self._touched[name] = None  # it will be handed out, and may be mutated
-        return value
-
-    def has(self, name: object) -> bool:
-        """Whether there is such a field, without decoding it; `FieldNotLoaded` when that is not known."""
-        if not isinstance(name, str):
-            return False
-        value = self._values.get(name, NOT_LOADED)
-        if value is not NOT_LOADED:
-            return value is not MISSING
-        try:
-            raw = self._stored(name)
-        except CodecError:  # no field can have that name
-            return False
-        if raw is NOT_LOADED:
-            raise FieldNotLoaded(self.key, name)
-        return raw is not MISSING
-
-    def names(self) -> list[str]:
-        """All field names: as read, then new ones.
-
-        Raises:
-            FieldNotLoaded: not all of them are known.
-        """
-        if not self._complete():
-            raise FieldNotLoaded(self.key)
-        return self._names()
-
-    def assign(self, name: str, value: JSON) -> None:
-        """Store a copy of a value; the document exists afterwards.
-
-        Raises:
-            CodecError: it can't be stored; the old value stays.
-        """
-        values = self._values
-        if name not in values or type(name) is not str:
-            encode_name(name, key=self.key)
-            name = plain_name(name, key=self.key)
-        copy = normalize(value, key=self.key, field=name)
-        self._touched[name] = None
-        # `doc["x"] += [1]` assigns the live list to itself: what was handed out must stay live
-        if value is not values.get(name, MISSING):
-            values[name] = copy
-        if self.pending and name in self.pending:
-            self._forget_pending(name)
-        self.exists = True
-
-    def remove(self, name: str) -> None:
-        """Remove a field, without decoding it.
-
-        Raises:
-            KeyError: there is none.
-            FieldNotLoaded: that is not known.
-        """
-        if not self.has(name):
-            raise KeyError(name)
-        name = plain_name(name, key=self.key)
-        self._touched[name] = None
-        self._values[name] = MISSING
-
-    def increment(self, name: str, by: int) -> int:
-        """Add to an integer field; a missing one counts from 0. One that is not loaded waits for `load`.
-
-        Returns:
-            The sum; for a field that is not loaded, the sum of what was added to it so far.
-
-        Raises:
-            CodecError: the field or `by` is no integer, or the sum leaves the signed 64 bits.
-        """
-        if type(by) is not int:
-            by = self._integer(normalize(by, key=self.key, field=name), name, "is incremented by an int, not")
-        value = self.look(name)
-        if value is NOT_LOADED:
-            total = self.pending.get(name, 0) + by
-            self.pending = {**self.pending, name: total}
-            return total
-        total = by if value is MISSING else self._integer(value, name, "is no integer but") + by
-        self.assign(name, total)  # refuses what does not fit
-        return total
-
-    def replace(self, mapping: Mapping[str, JSON]) -> None:
-        """Make these all the fields; the document exists afterwards, with the expiry that it had.
-
-        Raises:
-            FieldNotLoaded: not all names are known.
-            CodecError: something can't be stored; the document stays as it was.
-        """
-        if not self._complete():
-            raise FieldNotLoaded(self.key)
-        values: dict[str, JSON] = {}
-        for name, value in mapping.items():
-            encode_name(name, key=self.key)
-            plain = plain_name(name, key=self.key)
-            values[plain] = normalize(value, key=self.key, field=plain)
-        self._values = values
-        self._touched = dict.fromkeys(values)
-        self._hidden = True
-        self.exists = True
-
-    def delete(self) -> None:
-        """Remove the document, its expiry included."""
-        self._values = {}
-        self._touched = {}
-        self.pending = {}
-        self.ttl = KEEP
-        self._hidden = self._deleted = True
-        self.exists = False
-
-    def to_dict(self) -> dict[str, JSON]:
-        """A plain, independent copy of what is known.
-
-        Raises:
-            CodecError: a field holds no JSON, or was given something that can't be stored.
-        """
-        result: dict[str, JSON] = {}
-        for name in self._names():
-            if name in self._values:
-                result[name] = normalize(self._values[name], key=self.key, field=name)
-            else:
-                result[name] = decode(self._stored(name), key=self.key, field=name)
-        return result
-
-    def peek(self) -> dict[str, JSON]:
-        """What is known, for a repr: live values, and bytes where they can't be decoded."""
-        return {
-            name: self._values[name] if name in self._values else peek(self._stored(name))
-            for name in self._names()
-        }
-
-    # Helpers
-
-    def _forget_pending(self, name: str) -> None:
-        # Replaced, not changed: `load` is going through it.
-        self.pending = {waiting: by for waiting, by in self.pending.items() if waiting != name}
-
-    def _complete(self) -> bool:
-        return self.whole or self._hidden
-
-    def _stored(self, name: str) -> JSON:
-        """The bytes read, unless the document was deleted or replaced since; or MISSING, or NOT_LOADED."""
-        field = encode_name(name, key=self.key)
-        if self._hidden:
-            return MISSING
-        raw = self._raw.get(field, MISSING if self.whole else NOT_LOADED)
-        return MISSING if raw is None else raw
-
-    def _names(self) -> list[str]:
-        names: dict[str, None] = {}
-        if not self._hidden:
-            for field, raw in self._raw.items():
-                if raw is not None and field != VERSION_FIELD:
-                    names[decode_name(field)] = None
-        for name, value in self._values.items():
-            if value is MISSING:
-                names.pop(name, None)
-            else:
-                names[name] = None
-        return list(names)
-
-    def _integer(self, value: JSON, name: str, problem: str) -> int:
-        if type(value) is not int:
-            raise CodecError(f"{problem} {type(value).__name__}", key=self.key, field=name)
-        return value
-
     def _decide(self) -> Changes | None:
-        if not self._hidden and self.existed and self.ttl is KEEP:  # as it most often is
-            assigned, removed = difference(
-                self._raw, self._values, self._touched, key=self.key, whole=self.whole
-            )
-            return Changes(False, assigned, removed, True, KEEP) if assigned or removed else None
         delete_first = self._deleted and self.existed
         if not self.exists:
-            return Changes(delete_first, set=(), unset=(), exists=False, ttl=KEEP) if delete_first else None
+            return Changes(delete_first, set={}, unset=(), exists=False, ttl=KEEP) if delete_first else None
         before: Mapping[bytes, bytes | None] = {} if delete_first else self._raw
         assigned, removed = difference(before, self._values, self._touched, key=self.key, whole=self.whole)
         if self._hidden:
@@ -417,3 +198,19 @@ class Record:
         if assigned or removed or delete_first or not self.existed or self.ttl is not KEEP:
             return Changes(delete_first, assigned, removed, exists=True, ttl=self.ttl)
         return None
+
+
+class Stored(Record):
+    """A document that exists, as `Record.load` leaves it when it is read as a whole.
+
+    Args:
+        key: as the record's.
+        raw: names and values as stored, the version among them.
+        version: that.
+    """
+
+    loaded = whole = existed = exists = has_version = True
+
+    def __init__(self, key: str, raw: Mapping[bytes, bytes | None], version: int) -> None:
+        self.key, self._raw, self.version = key, raw, version
+        self._values, self._touched = {}, {}

@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
+from itertools import count
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from txstate.errors import TxStateError
     from txstate.resolution import Resolution
 
@@ -183,14 +186,16 @@ class Counters:
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys((field.name for field in dataclasses.fields(Stats)), 0)
-        self._repeats = 0
+        self._repeats, self._read = count(), 0
+        self.add_repeat: Callable[[], object] = self._repeats.__next__
+        """The same as `add_attempt` for the commonest of them: a commit of one round trip."""
 
     def add(self, **counts: int) -> None:
         """Add to the counters named."""
         totals = self._counts
         with _counting:
-            for name, count in counts.items():
-                totals[name] += count
+            for name, number in counts.items():
+                totals[name] += number
 
     def add_attempt(self, round_trips: int, completed: str | None) -> None:
         """The same for one attempt, without the cost of keywords.
@@ -206,11 +211,6 @@ class Counters:
             if completed is not None:
                 totals[completed] += 1
 
-    def add_repeat(self) -> None:
-        """The same for the commonest of them: a commit of one round trip."""
-        with _counting:
-            self._repeats += 1
-
     def add_round_trip(self) -> None:
         """The same for a batch that is no attempt's."""
         with _counting:
@@ -219,5 +219,7 @@ class Counters:
     def stats(self) -> Stats:
         """The counts as of now, all of the same moment."""
         with _counting:
-            repeats = dict.fromkeys(("commits", "attempts", "round_trips"), self._repeats)
-            return Stats(**{name: count + repeats.get(name, 0) for name, count in self._counts.items()})
+            repeated = next(self._repeats) - self._read
+            self._read += 1  # to read it is to add to it
+            repeats = dict.fromkeys(("commits", "attempts", "round_trips"), repeated)
+            return Stats(**{name: number + repeats.get(name, 0) for name, number in self._counts.items()})

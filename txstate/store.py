@@ -270,8 +270,9 @@ class Store(StoreBase[SyncDriver]):
     ) -> Any:
         core = self._core
         noted = Change(core.running, get_ident(), body, args, key)
+        driver: SyncDriver = core.driver  # type: ignore[assignment]  # made by `_start`
         try:
-            return core.driver.run(change(self._settings, noted, fields, finish))  # type: ignore[union-attr]  # made by `_start`
+            return driver.run(change(self._settings, noted, fields, finish, driver.pool.retake))
         except self._interruptions as interruption:
             explain(noted.attempt, interruption, noted.committed)
             raise
@@ -429,7 +430,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
     ) -> Any:
         driver = self._core.driver or await self._driver()
         noted = Change(self._core.running, id(asyncio.current_task()), body, args, key)
-        return await driver.run(change(self._settings, noted, fields, finish))
+        return await driver.run(change(self._settings, noted, fields, finish, driver.pool.retake))
 
 
 def _name(function: Callable[..., Any]) -> str:

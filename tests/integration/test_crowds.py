@@ -32,7 +32,7 @@ from txstate import (
     Store,
     StoreUnavailable,
 )
-from txstate._engine.group import PATIENCE
+from txstate._engine.group import OUT, PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -97,12 +97,15 @@ def check_nothing_is_left(store: Store | AsyncStore) -> None:
     """Neither who waits for a connection, nor who leads or is waited for; and every connection can be had."""
     settings, driver = store._settings, store._core.driver
     assert settings.groups is not None
-    assert not settings.groups._leaders, "somebody is still waited for"
+    leaders = settings.groups._leaders.values()
+    assert all(leader.place is OUT and leader.group is None for leader in leaders), (
+        "somebody is still waited for"
+    )
     assert driver is not None
-    assert not driver._pool._waiting
-    held = [driver._pool.take() for _ in range(CONNECTIONS)]
+    assert not driver.pool._waiting
+    held = [driver.pool.take() for _ in range(CONNECTIONS)]
     assert None not in held, "connections got lost"
-    assert driver._pool.take() is None, "there are more than allowed"
+    assert driver.pool.take() is None, "there are more than allowed"
     for channel in held:
         channel.release()  # type: ignore[union-attr]  # none of them is None
 

@@ -336,7 +336,7 @@ def test_closing_wakes_who_waits_for_a_connection(valkey9: ServerHandle) -> None
         def hold(tx: Tx) -> None:
             tx.get("k")
             waiting = pool.submit(store.get, "k")
-            eventually(lambda: bool(cast("Any", store._driver)._pool._waiting))
+            eventually(lambda: bool(cast("Any", store._driver).pool._waiting))
             store.close()
             with pytest.raises(UsageError, match="the store is closed"):
                 waiting.result()

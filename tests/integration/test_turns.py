@@ -206,7 +206,7 @@ def test_the_end_of_each_of_several_waits_is_noticed(server: ServerHandle, other
     told: list[int] = []
     with Store(server.unix_url) as store:
         store.get("doc")
-        (place,) = cast("SyncDriver", store._core.driver)._pool.all()
+        (place,) = cast("SyncDriver", store._core.driver).pool.all()
         while 2 not in told and len(told) < TRIES:
             before = nudges(other)
             assert place.exchange(TWO_WAITS, 5.0, patience=[0.01, 0.01]) == [None, None, b"hello", b"you"]
@@ -221,7 +221,7 @@ def test_so_it_is_under_asyncio(server: ServerHandle, other: redis.Redis) -> Non
     async def work() -> None:
         async with AsyncStore(server.unix_url) as store:
             await store.get("doc")
-            (place,) = cast("AsyncDriver", store._core.driver)._pool.all()
+            (place,) = cast("AsyncDriver", store._core.driver).pool.all()
             while 2 not in told and len(told) < TRIES:
                 before = nudges(other)
                 got = await place.exchange(TWO_WAITS, 5.0, patience=[0.01, 0.01])
@@ -288,6 +288,7 @@ def test_the_commits_of_a_turn_and_its_end_go_the_straight_way(
         passed_on = end and mishap == "somebody waits"
         assert (bool(other.exists(CLAIM)), bool(other.exists(DOOR))) == (not end, end and not passed_on)
         assert other.hget("doc", "n") == b"3"
+        (place,) = cast("SyncDriver", store._core.driver).pool.all()
         armed = place.session and place.session.armed
         assert bool(armed and armed.turn.others) is passed_on, "then the next call stands in line at once"
 

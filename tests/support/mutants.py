@@ -20,7 +20,7 @@ from txstate._drivers.cluster import SyncClusterChannel
 from txstate._drivers.source import Source
 from txstate._drivers.sync import SyncChannel
 from txstate._effects import Constant, Lost, Send
-from txstate._engine import commit, doubt, group, readset, resolve, straight, transaction
+from txstate._engine import commit, doubt, readset, resolve, shared, straight, transaction
 from txstate._engine.armed import Tail
 from txstate._engine.attempt import Attempt
 from txstate._engine.group import Groups, Member
@@ -288,7 +288,7 @@ def raised_before_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     real = transaction._current
 
     def current(attempt: Attempt) -> Steps[bool]:
-        if not group.is_carried(attempt):
+        if not shared.is_carried(attempt):
             return (yield from real(attempt))
         attempt.member.leave()  # type: ignore[union-attr]  # who is carried is a member
         return True

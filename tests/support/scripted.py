@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
-from txstate._effects import Acquire, Call, Connect, Lost, Park, ReplyError, Retake, Send, Sleep, advance
+from txstate._effects import Acquire, Call, Connect, Lost, Park, ReplyError, Send, Sleep, advance
 from txstate._engine.settings import Settings
 from txstate._engine.transaction import transact
 from txstate.retry import Retry
@@ -217,8 +217,8 @@ class Wire:
         if isinstance(effect, Park):
             self.now += effect.timeout
             return False
-        self.now += 0 if isinstance(effect, Retake) else self.latency
-        if isinstance(effect, Acquire | Retake):
+        self.now += self.latency
+        if isinstance(effect, Acquire):
             return self._take(effect)
         assert isinstance(effect, Connect | Send)
         channel = cast("ScriptedChannel", effect.channel)
@@ -237,13 +237,7 @@ class Wire:
         assert len(replies) == len(commands)
         return list(replies)
 
-    def _take(self, wanted: Acquire | Retake) -> ScriptedChannel | None:
-        if isinstance(wanted, Retake):
-            armed = [channel for channel in self.idle if channel.armed == wanted.signature]
-            for channel in armed[:1]:
-                self.idle.remove(channel)
-                channel.hot = self.arms
-            return armed[0] if armed else None
+    def _take(self, wanted: Acquire) -> ScriptedChannel | None:
         self._scripted("acquire", ())
         if not self.idle:
             self.channels.append(ScriptedChannel(self))

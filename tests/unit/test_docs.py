@@ -72,7 +72,7 @@ def applied(raw: Mapping[bytes, bytes], changes: Changes | None) -> dict[bytes, 
         after = {}
     else:
         after = {} if changes.delete_first else dict(raw)
-        after.update(zip(changes.set[::2], changes.set[1::2], strict=True))
+        after.update(changes.set)
         for name in changes.unset:
             after.pop(name, None)
     after.pop(VERSION_FIELD, None)
@@ -82,7 +82,8 @@ def applied(raw: Mapping[bytes, bytes], changes: Changes | None) -> dict[bytes, 
 def change(
     *pairs: bytes, unset: tuple[bytes, ...] = (), delete_first: bool = False, ttl: Any = KEEP
 ) -> Changes:
-    return Changes(delete_first=delete_first, set=pairs, unset=unset, exists=True, ttl=ttl)
+    names_and_values = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    return Changes(delete_first=delete_first, set=names_and_values, unset=unset, exists=True, ttl=ttl)
 
 
 # Reading
@@ -342,7 +343,7 @@ def test_delete() -> None:
     doc.expire(5)
     doc.delete()
     assert (doc.exists, dict(doc), doc.version) == (False, {}, 7)
-    assert record.changes() == Changes(delete_first=True, set=(), unset=(), exists=False, ttl=KEEP)
+    assert record.changes() == Changes(delete_first=True, set={}, unset=(), exists=False, ttl=KEEP)
     snapshot = record.snapshot(8)
     assert (dict(snapshot), snapshot.version) == ({}, 0)
 
@@ -863,7 +864,7 @@ class DocMachine(RuleBasedStateMachine):
         elif not (self.deleted or self.before is None):
             assert not changes.delete_first
             read = self.record.raw()
-            for name, value in zip(changes.set[::2], changes.set[1::2], strict=True):
+            for name, value in changes.set.items():
                 old = read.get(name)  # what was never read can't be compared
                 assert old is None or json.dumps(json.loads(old)) != json.dumps(json.loads(value))
             assert all(name in self.raw or name not in read for name in changes.unset)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import pytest
 from support.scripted import error, lost
-from support.together import Together
+from support.together import Box, Together
 
 from txstate import events
 from txstate._changes import KEEP, Changes
@@ -16,7 +18,7 @@ from txstate._effects import Acquire, Park
 from txstate._engine import relay
 from txstate._engine.armed import signature_of
 from txstate._engine.attempt import Attempt
-from txstate._engine.group import PATIENCE, QUEUEING
+from txstate._engine.group import LEADS, PATIENCE, QUEUEING, WAITS, Groups, Member
 from txstate._engine.plain import resolve_token
 from txstate.durability import Replicas
 from txstate.errors import CodecError, CommitUnknown, ConflictError, ServerRefused, VersionMismatch
@@ -697,21 +699,83 @@ def test_a_forked_child_forgets_whom_it_does_not_have() -> None:
     ("first", "second", "expected"),
     [
         (
-            Changes(delete_first=False, set=(b"a", b"1"), unset=(b"b",), exists=True, ttl=5),
-            Changes(delete_first=False, set=(b"b", b"2"), unset=(b"a",), exists=True, ttl=KEEP),
-            Changes(delete_first=False, set=(b"b", b"2"), unset=(b"a",), exists=True, ttl=5),
+            Changes(delete_first=False, set={b"a": b"1"}, unset=(b"b",), exists=True, ttl=5),
+            Changes(delete_first=False, set={b"b": b"2"}, unset=(b"a",), exists=True, ttl=KEEP),
+            Changes(delete_first=False, set={b"b": b"2"}, unset=(b"a",), exists=True, ttl=5),
         ),
         (
-            Changes(delete_first=False, set=(b"a", b"1"), unset=(), exists=True, ttl=5),
-            Changes(delete_first=True, set=(b"b", b"2"), unset=(), exists=True, ttl=KEEP),
-            Changes(delete_first=True, set=(b"b", b"2"), unset=(), exists=True, ttl=KEEP),
+            Changes(delete_first=False, set={b"a": b"1"}, unset=(), exists=True, ttl=5),
+            Changes(delete_first=True, set={b"b": b"2"}, unset=(), exists=True, ttl=KEEP),
+            Changes(delete_first=True, set={b"b": b"2"}, unset=(), exists=True, ttl=KEEP),
         ),
         (
-            Changes(delete_first=True, set=(), unset=(), exists=False, ttl=KEEP),
-            Changes(delete_first=False, set=(b"b", b"2"), unset=(), exists=True, ttl=None),
-            Changes(delete_first=True, set=(b"b", b"2"), unset=(), exists=True, ttl=None),
+            Changes(delete_first=True, set={}, unset=(), exists=False, ttl=KEEP),
+            Changes(delete_first=False, set={b"b": b"2"}, unset=(), exists=True, ttl=None),
+            Changes(delete_first=True, set={b"b": b"2"}, unset=(), exists=True, ttl=None),
         ),
     ],
 )
 def test_changes_add_up(first: Changes, second: Changes, expected: Changes) -> None:
     assert first.then(second) == expected
+
+
+def one_more(groups: Groups) -> Member:
+    """A call that goes the long way comes, and gets its place."""
+    settings = SimpleNamespace(durability=None)
+    attempt = SimpleNamespace(settings=settings, signature="signature", deadline=10.0)
+    member = groups.enter(cast("Attempt", attempt), {})
+    assert member is not None
+    return member
+
+
+def test_a_call_on_its_own_leads_again_and_again_until_another_has_taken_over() -> None:
+    groups = Groups(threading.RLock, Box, lambda: 0.0)
+    alone, rival = groups.alone("signature", {}), groups.alone("signature", {})
+    for _ in range(2):
+        assert groups.lead(alone, 10.0)
+        assert not groups.lead(rival, 10.0), "two lead the same"
+        assert groups.resign(alone)
+    other = one_more(groups)
+    assert other.place is LEADS, "it waits for one that has left"
+    assert not groups.lead(alone, 10.0)
+    groups.leave(other)
+    assert groups.lead(alone, 10.0)
+
+
+def test_who_waits_for_a_call_on_its_own_leads_when_that_has_left() -> None:
+    groups = Groups(threading.RLock, Box, lambda: 0.0)
+    alone = groups.alone("signature", {})
+    groups.lead(alone, 10.0)
+    other = one_more(groups)
+    assert other.place is WAITS
+    assert not groups.resign(alone), "it has a group now, and can't lead again without it"
+    assert other.place is LEADS
+
+
+def test_nobody_waits_for_a_call_that_leaves_in_the_moment_in_which_it_is_found() -> None:
+    left: list[bool] = []
+
+    def clock() -> float:
+        if alone is not None and not left:  # its group is being made
+            left.append(groups.resign(alone))
+        return 0.0
+
+    alone: Member | None = None
+    groups = Groups(threading.Lock, Box, clock)
+    alone = groups.alone("signature", {})
+    groups.lead(alone, 10.0)
+    other = one_more(groups)
+    assert left == [True], "the moment did not come"
+    assert other.place is LEADS
+
+
+def test_leaders_of_what_is_asked_for_no_more_are_forgotten() -> None:
+    groups = Groups(threading.Lock, Box, lambda: 0.0)
+    busy = groups.alone("busy", {})
+    groups.lead(busy, 10.0)
+    for number in range(1000):
+        member = groups.alone(f"signature {number}", {})
+        assert groups.lead(member, 10.0)
+        groups.resign(member)
+    assert len(groups._leaders) < 300
+    assert groups._leaders[busy.signature] is busy

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[2] / "txstate"
 
 LAYERS = (
     {"errors", "resolution", "events", "retry", "durability", "_effects"},
-    {"_codec", "_changes", "_record", "_snapshot", "_docs"},
+    {"_codec", "_changes", "_fields", "_record", "_snapshot", "_docs"},
     {"_engine"},
     {"_drivers"},
     {"embedded"},

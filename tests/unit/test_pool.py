@@ -149,7 +149,7 @@ def acquire(source: SyncDriver, timeout: float = 5.0) -> SyncChannel:
 
 
 def waiting(source: SyncDriver) -> int:
-    return len(source._pool._waiting)
+    return len(source.pool._waiting)
 
 
 def test_threads_are_served_in_the_order_in_which_they_came() -> None:

@@ -21,7 +21,6 @@ from txstate._effects import (
     Lost,
     Onward,
     Park,
-    Retake,
     Send,
     Unreachable,
     advance,
@@ -142,14 +141,16 @@ class AsyncChannel(Place):
             connection._close()  # noqa: SLF001 - its public disconnect() waits, and clean-up must not
 
     def release(self) -> None:
-        """Give the place back."""
-        self._driver.release(self)
+        """Give the place back, or hand it to who has waited longest."""
+        waiter = self._driver.pool.give(self)
+        if waiter is not None:
+            waiter.set_result(self)
 
     def abandon(self) -> None:
         """Give the place back with another channel in it."""
         self._abandoned = True
         self.drop()
-        self._driver.replace(self)
+        self._driver.pool.replace(self).release()
 
     def forget(self) -> None:
         """Let go in a forked child; closing would reach the parent's event loop."""
@@ -163,11 +164,14 @@ class AsyncDriver:
     Args:
         source: where connections come from.
         max_connections: how many there may be at once.
+
+    Attributes:
+        pool: the connections.
     """
 
     def __init__(self, source: Source, max_connections: int) -> None:
         self._source, self._limit = source, max_connections
-        self._pool = self._new_pool()
+        self.pool = self._new_pool()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._settling: set[asyncio.Task[Any]] = set()
         self._peer: object = None
@@ -198,8 +202,6 @@ class AsyncDriver:
                         argument = await cast("AsyncChannel", channel).exchange(
                             commands, timeout, tail, patience
                         )
-                    elif isinstance(effect, Retake):
-                        argument = self._pool.retake(effect.signature)
                     else:
                         argument = await self._perform(effect)
                 except BaseException as error:  # noqa: BLE001 - the engine decides about every one of them
@@ -260,49 +262,39 @@ class AsyncDriver:
             await channel.connect(self._source, timeout)
         if channel.peer != self._peer:
             self._peer = channel.peer
-            self._pool.drop_others(channel.peer)
+            self.pool.drop_others(channel.peer)
 
     async def _acquire(self, wanted: Acquire) -> AsyncChannel:
-        channel = self._pool.take(wanted.signature, wanted.slot)
+        channel = self.pool.take(wanted.signature, wanted.slot)
         if channel is not None:
             return channel
         waiter: _Waiter = asyncio.get_running_loop().create_future()
-        self._pool.wait(waiter, first=wanted.first)
+        self.pool.wait(waiter, first=wanted.first)
         try:
             async with asyncio.timeout(max(0.0, wanted.timeout)):
                 channel = await asyncio.shield(waiter)
         except BaseException as error:
-            if not self._pool.leave(waiter) and waiter.done() and waiter.exception() is None:
-                self.release(waiter.result())
+            if not self.pool.leave(waiter) and waiter.done() and waiter.exception() is None:
+                waiter.result().release()
             if isinstance(error, TimeoutError):
                 raise Exhausted(f"no connection was free within {wanted.timeout:.2f} s") from None
             raise
-        self._pool.note(channel, wanted.signature)
+        self.pool.note(channel, wanted.signature)
         return channel
 
     def _new_pool(self) -> Pool[AsyncChannel, _Waiter]:
         return Pool(self._limit, lambda: AsyncChannel(self))
 
-    def release(self, channel: AsyncChannel) -> None:
-        """Take a channel back, or hand it to who has waited longest."""
-        waiter = self._pool.give(channel)
-        if waiter is not None:
-            waiter.set_result(channel)
-
-    def replace(self, channel: AsyncChannel) -> None:
-        """Give back a new channel for one that can't be used again."""
-        self.release(self._pool.replace(channel))
-
     def close(self) -> None:
         """Close all connections; those in use when they are given back."""
-        for waiter in self._pool.close():
+        for waiter in self.pool.close():
             waiter.set_exception(closed())
 
     async def aclose(self) -> None:
         """Close, and wait until commits that were cancelled are resolved and the streams are closed."""
         if self._settling:
             await asyncio.wait(list(self._settling))
-        writers = [channel.writer for channel in self._pool.all() if channel.writer is not None]
+        writers = [channel.writer for channel in self.pool.all() if channel.writer is not None]
         self.close()
         for writer in writers:
             if writer.is_closing():
@@ -311,11 +303,11 @@ class AsyncDriver:
 
     def forget(self) -> None:
         """Start anew in a forked child."""
-        for channel in self._pool.all():
+        for channel in self.pool.all():
             channel.forget()
-        was_closed = self._pool.closed
-        self._pool = self._new_pool()
-        self._pool.closed = was_closed
+        was_closed = self.pool.closed
+        self.pool = self._new_pool()
+        self.pool.closed = was_closed
         self._loop, self._settling = None, set()
 
 

@@ -169,24 +169,30 @@ class Pool(Generic[C, W]):
 
     def give(self, channel: C) -> W | None:
         """Give a channel back; returns who gets it, if somebody waits."""
-        if self.closed or channel.origin is not self:
-            channel.drop()
-            return None
-        if self._waiting:
-            return self._waiting.popleft()
         session = channel.session
+        if self._waiting or self.closed or channel.origin is not self:
+            return self._give_otherwise(channel)
         if session is None or session.armed is None:
             self._shelve(channel)
             return None
         armed, signature = self._armed, session.armed.signature
-        former = armed.pop(signature, None)
-        armed[signature] = channel
-        if former is None and len(armed) > _ARMED:
+        former = armed.setdefault(signature, channel)
+        if former is not channel:
+            armed[signature] = channel
+            armed.move_to_end(signature)
+        elif len(armed) > _ARMED:
             _, former = armed.popitem(last=False)
-        if former is not None:
-            former.disarm()
-            self._shelve(former)
+        else:
+            return None
+        former.disarm()
+        self._shelve(former)
         return None
+
+    def _give_otherwise(self, channel: C) -> W | None:
+        if self.closed or channel.origin is not self:
+            channel.drop()
+            return None
+        return self._waiting.popleft()
 
     def drop_others(self, peer: object) -> None:
         """Close what is idle and connected to anything else: it was demoted, or is gone."""

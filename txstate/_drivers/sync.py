@@ -27,7 +27,6 @@ from txstate._effects import (
     Lost,
     Onward,
     Park,
-    Retake,
     Send,
     Unreachable,
 )
@@ -124,7 +123,8 @@ class SyncChannel(Place):
             if patience:
                 return self._wait_in_turn(sock, patience, wanted, replies, until)
             length = sock.recv_into(incoming.buffer)
-            if not incoming.take(incoming.buffer, length, replies, wanted):
+            replies = incoming.first(length, wanted)
+            if len(replies) < wanted:
                 _receive_rest(sock, incoming, replies, wanted, length=length, due=wanted, until=until)
         except Exception as error:
             raise Lost(replies, sent=sent, cause=error) from error
@@ -163,14 +163,21 @@ class SyncChannel(Place):
             connection.disconnect()
 
     def release(self) -> None:
-        """Give the place back."""
-        self._driver.release(self)
+        """Give the place back, or hand it to who has waited longest."""
+        driver = self._driver
+        with driver.lock:
+            waiter = driver.pool.give(self)
+        if waiter is not None:
+            waiter.put(self)
 
     def abandon(self) -> None:
         """Give the place back with another channel in it."""
         self._abandoned = True
         self.drop()
-        self._driver.replace(self)
+        driver = self._driver
+        with driver.lock:
+            fresh = driver.pool.replace(self)
+        fresh.release()
 
     def forget(self) -> None:
         """Close this process's copy of the socket; a shutdown would reach the parent's as well."""
@@ -187,12 +194,16 @@ class SyncDriver:
     Args:
         source: where connections come from.
         max_connections: how many there may be at once.
+
+    Attributes:
+        pool: the connections.
+        lock: held while it is changed.
     """
 
     def __init__(self, source: Source, max_connections: int) -> None:
         self._source, self._limit = source, max_connections
-        self._lock = threading.Lock()
-        self._pool = self._new_pool()
+        self.lock = threading.Lock()
+        self.pool = self._new_pool()
         self._peer: object = None
         self._look_after = math.inf
         forget_in_children(self)
@@ -210,26 +221,24 @@ class SyncDriver:
             # A KeyboardInterrupt hit the loop just when it went around: the engine has yet to hear of it.
             return self._run(now, raised)
 
-    def _run(self, now: list[GeneratorType[Any, Any, T]], error: BaseException | None) -> T:  # noqa: C901, PLR0912 - each transaction comes by, and a call costs
-        generator, argument, first = now[0], None, None
+    def _run(self, now: list[GeneratorType[Any, Any, T]], error: BaseException | None) -> T:
+        generator, first = now[0], None
+        effect: Any
         while True:
             try:
+                if first is not None:
+                    effect, first = first, None
+                else:
+                    effect = generator.send(None) if error is None else generator.throw(error)
+                    error = None
                 # A loop of its own, so that an interruption which hits its end is inside of the `try` as well.
                 while True:
-                    if first is None:
-                        effect = generator.send(argument) if error is None else generator.throw(error)
-                    else:
-                        effect, first = first, None
-                    error = None
-                    kind = type(effect)
-                    if kind is Send:  # here, as most of them are one of these, and a call costs
+                    if type(effect) is Send:  # here, as most of them are one of these, and a call costs
                         channel, commands, timeout, tail, patience = effect
-                        argument = channel.exchange(commands, timeout, tail, patience)
-                    elif kind is Retake:
-                        with self._lock:
-                            argument = self._pool.retake(effect[0])
+                        argument = channel.exchange(commands, timeout, tail, patience)  # type: ignore[attr-defined]  # one of ours
                     else:
                         argument = self._perform(effect)
+                    effect = generator.send(argument)
             except StopIteration as stop:
                 if generator.gi_frame is not None:
                     error = stop
@@ -269,33 +278,33 @@ class SyncDriver:
             channel.connect(self._source, timeout)
         if channel.peer != self._peer:
             self._peer = channel.peer
-            with self._lock:
-                self._pool.drop_others(channel.peer)
+            with self.lock:
+                self.pool.drop_others(channel.peer)
 
     def _acquire(self, wanted: Acquire) -> SyncChannel:
-        with self._lock:
-            channel = self._pool.take(wanted.signature, wanted.slot)
+        with self.lock:
+            channel = self.pool.take(wanted.signature, wanted.slot)
             if channel is not None:
                 return channel
             waiter: _Waiter = queue.SimpleQueue()
-            self._pool.wait(waiter, first=wanted.first)
+            self.pool.wait(waiter, first=wanted.first)
         until = time.monotonic() + wanted.timeout
         try:
             try:
                 got = waiter.get(timeout=max(0.0, min(wanted.timeout, _SOON)))
             except queue.Empty:
                 self._look_for_lost()
-                with self._lock:
-                    channel = self._pool.take(wanted.signature, wanted.slot)
-                    waited = channel is not None and self._pool.leave(waiter)
+                with self.lock:
+                    channel = self.pool.take(wanted.signature, wanted.slot)
+                    waited = channel is not None and self.pool.leave(waiter)
                 if channel is not None:
                     if waited:
                         return channel
-                    self.release(channel)
+                    channel.release()
                 got = waiter.get(timeout=max(0.0, until - time.monotonic()))
         except BaseException as error:
-            with self._lock:
-                waited = self._pool.leave(waiter)
+            with self.lock:
+                waited = self.pool.leave(waiter)
             if not waited:
                 self._pass_on(waiter.get())
             if isinstance(error, queue.Empty):
@@ -303,8 +312,8 @@ class SyncDriver:
             raise
         if not isinstance(got, SyncChannel):
             raise got
-        with self._lock:
-            self._pool.note(got, wanted.signature)
+        with self.lock:
+            self.pool.note(got, wanted.signature)
         return got
 
     def _look_for_lost(self) -> None:
@@ -320,39 +329,26 @@ class SyncDriver:
     def _pass_on(self, got: SyncChannel | UsageError) -> None:
         """What arrived in the moment in which its receiver gave up."""
         if isinstance(got, SyncChannel):
-            self.release(got)
+            got.release()
 
     def _new_pool(self) -> Pool[SyncChannel, _Waiter]:
         return Pool(self._limit, lambda: SyncChannel(self))
 
-    def release(self, channel: SyncChannel) -> None:
-        """Take a channel back, or hand it to who has waited longest."""
-        with self._lock:
-            waiter = self._pool.give(channel)
-        if waiter is not None:
-            waiter.put(channel)
-
-    def replace(self, channel: SyncChannel) -> None:
-        """Give back a new channel for one that can't be used again."""
-        with self._lock:
-            fresh = self._pool.replace(channel)
-        self.release(fresh)
-
     def close(self) -> None:
         """Close all connections; those in use when they are given back."""
-        with self._lock:
-            waiting = self._pool.close()
+        with self.lock:
+            waiting = self.pool.close()
         for waiter in waiting:
             waiter.put(closed())
 
     def forget(self) -> None:
         """Start anew in a forked child."""
-        for channel in self._pool.all():
+        for channel in self.pool.all():
             channel.forget()
-        was_closed = self._pool.closed
-        self._lock = threading.Lock()
-        self._pool = self._new_pool()
-        self._pool.closed = was_closed
+        was_closed = self.pool.closed
+        self.lock = threading.Lock()
+        self.pool = self._new_pool()
+        self.pool.closed = was_closed
 
 
 def _send_rest(sock: socket.socket, data: memoryview, more: Iterable[bytes]) -> None:

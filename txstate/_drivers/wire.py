@@ -84,6 +84,14 @@ class Replies:
         self._reader = hiredis.Reader(replyError=ReplyError, notEnoughData=_NOT_ENOUGH)
         self._feed, self._gets = self._reader.feed, self._reader.gets
 
+    def first(self, length: int, wanted: int) -> list[object]:
+        """The first of so many replies: those that have arrived with so many bytes in the buffer."""
+        self._feed(self.buffer, 0, length)  # type: ignore[arg-type]  # any buffer will do
+        replies: list[object] = [*islice(iter(self._gets, _NOT_ENOUGH), wanted)]
+        if _Push in map(type, replies):
+            self._leave_out_pushes(replies, wanted)
+        return replies
+
     def take(self, data: bytes | bytearray, length: int, replies: list[object], wanted: int) -> bool:
         """Append what has arrived with these bytes; whether there are as many replies as wanted now.
 
@@ -92,7 +100,11 @@ class Replies:
         self._feed(data, 0, length)  # type: ignore[arg-type]  # any buffer will do
         # In C all the way: a loop here would cost as much as parsing does.
         replies += islice(iter(self._gets, _NOT_ENOUGH), wanted - len(replies))
+        if _Push in map(type, replies):
+            self._leave_out_pushes(replies, wanted)
+        return len(replies) == wanted
+
+    def _leave_out_pushes(self, replies: list[object], wanted: int) -> None:
         while _Push in map(type, replies):
             replies[:] = [reply for reply in replies if type(reply) is not _Push]
             replies += islice(iter(self._gets, _NOT_ENOUGH), wanted - len(replies))
-        return len(replies) == wanted

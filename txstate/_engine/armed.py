@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from txstate._codec import VERSION_FIELD
-from txstate._docs import Record
+from txstate._codec import VERSION_FIELD, decode_version
+from txstate._docs import Record, Stored
 from txstate._effects import LARGE, Constant, ReplyError
 from txstate._engine.claims import NO_TURN, Turn, claim_names
 from txstate._engine.proof import Proof
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from txstate._effects import Command
     from txstate._engine.attempt import Attempt
+    from txstate._engine.group import Member
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
 
@@ -48,7 +49,8 @@ class Armed:
         turn: whose turn it is.
     """
 
-    __slots__ = ("_read_set", "signature", "spares", "tail", "turn", "until")
+    until = 0.0
+    turn = NO_TURN
 
     def __init__(
         self,
@@ -56,12 +58,17 @@ class Armed:
         read_set: ReadSet | None,
         spares: dict[str, Record],
         tail: Tail | None = None,
-        until: float = 0.0,
-        *,
-        turn: Turn = NO_TURN,
     ) -> None:
         self.signature, self._read_set, self.spares, self.tail = signature, read_set, spares, tail
-        self.until, self.turn = until, turn
+
+    @classmethod
+    def met(
+        cls, signature: Hashable, spares: dict[str, Record], tail: Tail | None, turn: Turn, until: float
+    ) -> Armed:
+        """One that knows of claims."""
+        armed = cls(signature, None, spares, tail)
+        armed.turn, armed.until = turn, until
+        return armed
 
     @property
     def read_set(self) -> ReadSet:
@@ -92,10 +99,14 @@ class Tail:
         watches: whether keys are watched behind it.
         names: of the documents' hashes.
         simple: whether it reads one document, which has a version.
+        leader: of the calls that want the same, to lead again. Whoever has the connection takes it out of here.
+        written: the version that the commit before it has written, as it was sent, and as a number.
     """
 
     claims: ClassVar[Sequence[Command]] = ()
     watches: ClassVar = True
+    leader: Member | None = None
+    written: tuple[bytes, int] = b"", 0
 
     def __init__(
         self, settings: Settings, session: Session, signature: Hashable, wanted: Wanted, *, timed: bool
@@ -105,11 +116,12 @@ class Tail:
         self._signature = signature
         self.names = {key: settings.redis_key(key) for key in wanted}
         self._all_present = dict.fromkeys(wanted, True)
-        self._reads = [(key, fields, _names_of(key, fields)) for key, fields in wanted.items()]
+        self._reads = {key: _names_of(key, fields) for key, fields in wanted.items()}
+        self._first = next(iter(wanted), "")
         commands: list[Command] = [("WATCH", session.token, *self.names.values())]
         commands += [
             ("HGETALL", self.names[key]) if names is None else ("HMGET", self.names[key], *names)
-            for key, _, names in self._reads
+            for key, names in self._reads.items()
         ]
         self._present = len(commands)
         claims = claim_names(settings, wanted, session.slot)
@@ -118,7 +130,9 @@ class Tail:
         if timed:
             commands.append(("TIME",))
         self._counted = session.field_ttls is FieldTTLs.COUNTED
-        self._calm: object = None  # what INFO last said when no field expired by itself
+        self._calm: Sequence[object] | None = (
+            None  # the replies behind the reads when no field expired by itself
+        )
         if self._counted:
             commands.append(("INFO", "keyspace"))
         self._several = len(self.names) > 1
@@ -137,30 +151,38 @@ class Tail:
         """
         here = self._present
         found = replies[here]  # the token's value, and who claims the keys
-        if type(replies[0]) is ReplyError or type(found) is not list or found[0] is None:
+        if type(found) is not list or found[0] is None or type(replies[0]) is ReplyError:
             return
-        until, met = 0.0, NO_TURN
+        met, until = NO_TURN, 0.0
         if found.count(None) != self._claims:
             met, until = self._meet(found[1:], turn)
             if met.others:
                 return
-        if self._counted and replies[here + self.timed + 1] != self._calm:
-            if has_volatile_fields(replies[here + self.timed + 1]):
-                return
-            self._calm = replies[here + self.timed + 1]
-        if self._several and (
-            replies[-2] != len(self.names) or DIRTY in (client_flags(replies[-1]) or DIRTY)
-        ):
+        beside = replies[here + 1 :]
+        if beside != self._calm and not self._is_calm(beside):
             return
         try:
-            spares = {}
-            for read, reply in zip(self._reads, replies[1:here], strict=True):
-                spares[read[0]] = self._record(read, reply)
-            time = microseconds(replies[here + 1]) if self.timed else 0
+            if self.simple:
+                time, spares = 0, {self._first: self._record(self._first, replies[1])}
+            else:
+                time = microseconds(beside[0]) if self.timed else 0
+                spares = {key: self._record(key, replies[i]) for i, key in enumerate(self._reads, 1)}
         except (ReplyError, CodecError):
             return
         read_set = self.read_set(met, time) if time else None
-        self.session.armed = Armed(self._signature, read_set, spares, self, until, turn=met)
+        armed = self.session.armed = Armed(self._signature, read_set, spares, self)
+        if until:
+            armed.turn, armed.until = met, until
+
+    def _is_calm(self, beside: Sequence[object]) -> bool:
+        """Whether no field expires by itself, and what was read is from one moment, by the replies behind the reads."""
+        if self._counted and has_volatile_fields(beside[self.timed]):
+            return False
+        if self.simple:
+            self._calm = beside
+        return not self._several or (
+            beside[-2] == len(self.names) and DIRTY not in (client_flags(beside[-1]) or DIRTY)
+        )
 
     def read_set(self, turn: Turn = NO_TURN, time: int = 0) -> ReadSet:
         """What it has read, for who takes that over."""
@@ -174,28 +196,30 @@ class Tail:
         self.session.finished = until = self._settings.clock()
         if met.others:
             until += max(met.others.values())
-            self.session.armed = Armed(self._signature, None, {}, None, until, turn=met)
+            self.session.armed = Armed.met(self._signature, {}, None, met, until)
         return met, until
 
-    def _record(
-        self, read: tuple[str, Sequence[str] | None, Sequence[bytes] | None], reply: object
-    ) -> Record:
+    def _record(self, key: str, reply: object) -> Record:
         """The document as read.
 
         Raises:
             ReplyError: it was not, or is missing, or can't be told from a missing one.
             CodecError: its version is none.
         """
-        key, fields, names = read
+        names = self._reads[key]
         if names is None:
             raw = reply if type(reply) is dict else pairs(reply)
         elif type(reply) is list:
             raw = dict(zip(names, reply, strict=True))
         else:
             raise ReplyError(f"TXSTATE HMGET answered {reply!r}")
-        if raw.get(VERSION_FIELD) is None and not (self.timed and raw and names is None):
+        version = raw.get(VERSION_FIELD)
+        if version is None and not (self.timed and raw and names is None):
             raise ReplyError("TXSTATE there is no version")
-        return Record.read(key, raw, fields, whole=names is None)
+        if version is None or names is not None:
+            return Record.read(key, raw, self.wanted[key], whole=names is None)
+        written = self.written
+        return Stored(key, raw, written[1] if version == written[0] else decode_version(version, key=key))
 
 
 def tail_behind(attempt: Attempt, session: Session) -> Tail | None:

@@ -14,13 +14,13 @@ from txstate._effects import NOTHING, Acquire, Exhausted, Lost, ReplyError, Send
 from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN, Turn
 from txstate._engine.documents import OVER, Documents
-from txstate._engine.group import meet, wait_for_turn
 from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, failure, refusal
 from txstate._engine.proof import Proof
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
 from txstate._engine.retake import retake
 from txstate._engine.session import connect, waits_for_the_rest
+from txstate._engine.shared import meet, wait_for_turn
 from txstate._engine.state import COMMITTED, CONDEMNED, ENDED, RUNNING, Standing
 from txstate._engine.turns import heed, line_up, line_up_by, may_take_over
 from txstate.errors import UsageError, WrongType

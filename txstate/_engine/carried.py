@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, cast
 
 from txstate._effects import Lost, Park
 from txstate._engine.doubt import in_doubt, report_doubt, report_finding, settle
-from txstate._engine.group import OUT, leads
+from txstate._engine.group import OUT
 from txstate._engine.outcome import Apart, Committed, Conflict, GiveWay, Outage, Partial, Refused, Unresolved
 from txstate._engine.resolve import Finding
+from txstate._engine.shared import leads
 from txstate._engine.state import COMMITTED
 from txstate.resolution import Resolution
 

@@ -17,10 +17,10 @@ from txstate._engine.carried import carried
 from txstate._engine.claims import NO_TURN
 from txstate._engine.confirm import UNCONFIRMED, confirmation_of
 from txstate._engine.doubt import in_doubt, settle
-from txstate._engine.group import carry_others, is_carried
 from txstate._engine.guarded import guarded_verdict, guarded_write
 from txstate._engine.outcome import APPLIED, Committed, Conflict, Outage, Partial, Refused, failure, verdict
 from txstate._engine.resolve import Evidence
+from txstate._engine.shared import carry_others, is_carried
 from txstate._engine.turns import follows, pass_on, with_commit
 from txstate._engine.writeset import commands_of, write_set
 

@@ -2,8 +2,8 @@
 
 The first call *leads*: it has the connection. Others that begin with the same reads wait until its function has run;
 then the turn passes from one to the next (`relay`), each in its own thread or task, and one EXEC commits for all. Who comes
-while it is on its way waits for the next one, which the first of them leads. A call on its own pays for an entry in a
-dict.
+while it is on its way waits for the next one, which the first of them leads. A call on its own pays for a look
+into a dict.
 
 Nobody waits for long for a function of somebody else, which may be slow, or itself wait for a lock that a waiting
 caller holds: the leader takes the turn back, and who waits for the leader goes on by itself. Both decide only who
@@ -21,20 +21,17 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final
 
 from txstate._effects import Park
-from txstate._engine.armed import signature_of
-from txstate._engine.outcome import Apart
-from txstate._engine.relay import Relay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
     from contextlib import AbstractContextManager
 
-    from txstate._docs import Record
     from txstate._effects import Mailbox, Steps
     from txstate._engine.armed import Wanted
     from txstate._engine.attempt import Attempt
     from txstate._engine.outcome import Shared
-    from txstate._engine.resolve import Evidence, Finding
+    from txstate._engine.relay import Relay
+    from txstate._engine.resolve import Finding
 
 PATIENCE: Final = 0.1
 """Seconds that a call waits for another one's function, at most."""
@@ -184,30 +181,72 @@ class Groups:
             leader = self._leaders.setdefault(signature, member)
             if leader is member:
                 return member
-            if leader.group is None:
+            if leader.group is None and leader.place is not OUT:
                 leader.group = Group(leader, self.clock())
-            if self.is_stalled(leader.group):
+            group = leader.group
+            if leader.place is OUT or group is None:  # it has left, if only in this very moment: see `resign`
+                self._leaders[signature] = member
+                return member
+            if self.is_stalled(group):
                 if leader.place is LEADS and self.clock() < leader.until:
                     return None
                 # An interruption has kept it from saying that it is over.
                 self._leaders[signature] = member
                 return member
-            member.group, member.place, member.mailbox = leader.group, WAITS, self.mailbox()
-            leader.group.waiting.append(member)
+            member.group, member.place, member.mailbox = group, WAITS, self.mailbox()
+            group.waiting.append(member)
         return member
 
-    def lead(self, signature: Hashable, wanted: Wanted, until: float) -> Member | None:
-        """Lead a group, on a connection that is there, without asking for durability. None: somebody else leads it."""
-        member = Member(self, (None, signature), wanted, until)
-        member.connected = True
+    def alone(self, signature: Hashable, wanted: Wanted) -> Member:
+        """One for `lead`: it asks for no durability, and has a connection.
+
+        Args:
+            signature: as of the attempts that it would be.
+            wanted: the same.
+        """
+        member = Member(self, (None, signature), wanted, 0.0)
+        member.place, member.connected = OUT, True
         with self._lock:
-            return member if self._leaders.setdefault(member.signature, member) is member else None
+            if len(self._leaders) > _REMEMBERED:
+                for other in [other for other in self._leaders.values() if other.place is OUT]:
+                    del self._leaders[other.signature]
+        return member
+
+    def lead(self, member: Member, until: float) -> bool:
+        """Lead a group, if nobody else does; whether it does.
+
+        Without the lock, as a call on its own does nothing else: a member that has left stays in its place among the
+        leaders, and leads again.
+
+        Args:
+            member: one by `alone`.
+            until: its deadline.
+        """
+        member.place, member.until = LEADS, until
+        leader = self._leaders.setdefault(member.signature, member)
+        return leader is member or (leader.place is OUT and self._succeed(leader, member))
+
+    def _succeed(self, former: Member, member: Member) -> bool:
+        """Take the place of one that has left; whether it was still to be had."""
+        with self._lock:
+            if former.place is not OUT or self._leaders.get(member.signature) is not former:
+                return False
+            self._leaders[member.signature] = member
+            return True
+
+    def resign(self, leader: Member) -> bool:
+        """Leave a group that was led so. Returns whether nobody was in it, so that the member may lead again."""
+        leader.place = OUT  # before it looks who has come: who comes looks in the other order
+        if leader.group is None:
+            return True
+        with self._lock:
+            self._follow(leader, leader.group)
+        return False
 
     def leave(self, member: Member) -> None:
         """See `Member.leave`."""
         with self._lock:
-            place, member.place = member.place, OUT
-            group = member.group
+            place, group, member.place = member.place, member.group, OUT
             if place is LEADS:
                 self._follow(member, group)
             elif group is not None and place is WAITS and member in group.waiting:
@@ -327,93 +366,3 @@ class Groups:
             member.relay, member.place = relay, RUNS
         relay.turn = member
         member.wake()
-
-
-def leads(attempt: Attempt) -> bool:
-    """Whether it commits for others that want the same."""
-    return attempt.member is not None and attempt.member.place is LEADS
-
-
-def is_carried(attempt: Attempt) -> bool:
-    """Whether it runs in another call's attempt, which commits for it."""
-    return attempt.member is not None and attempt.member.relay is not None
-
-
-def meet(attempt: Attempt, wanted: Wanted, *, again: bool) -> Member | None:
-    """Meet the other calls of this process that begin with the same.
-
-    Args:
-        attempt: it has a signature.
-        wanted: what it begins with.
-        again: the signature is that of an attempt before, and this one begins with all that it had asked for.
-
-    Returns:
-        The attempt's place among them, if it has to wait.
-
-    Raises:
-        Condemned: another one's attempt carries this one, and can't give it what it wants.
-    """
-    groups, member = attempt.settings.groups, attempt.member
-    if member is not None:
-        if member.relay is None:
-            member.connected = False
-            return None
-        member.leave()
-        member.groups.set_apart(member)
-        raise attempt.condemn(Apart(for_good=True))
-    if groups is None or not wanted or attempt.apart:
-        return None
-    if again and signature_of(attempt.settings, wanted) != attempt.signature:
-        return None
-    member = attempt.member = groups.enter(attempt, wanted)
-    return None if member is None or member.mailbox is None else member  # only who waits has one
-
-
-def wait_for_turn(attempt: Attempt, member: Member) -> Steps[bool]:
-    """Wait to run on the result of others.
-
-    Returns:
-        True: the documents are there. False: the attempt needs a connection, because it leads, or is on its own.
-    """
-    group, groups, mailbox = member.group, member.groups, member.mailbox
-    assert group is not None  # noqa: S101 - who waits is in one
-    assert mailbox is not None  # noqa: S101 - and has one
-    try:
-        while member.place is WAITS:
-            came = yield from groups.wait(mailbox, min(groups.patience, attempt.left() / 2))
-            late = attempt.left() < PATIENCE or groups.is_stalled(group)
-            if late and not came:
-                member.leave()
-    except BaseException:
-        member.leave()
-        raise
-    if member.place is not RUNS or member.relay is None:
-        return False
-    attempt.documents.spares = member.relay.spares(member.wanted)
-    attempt.read_set.present, attempt.read_set.time = member.relay.present, member.relay.time
-    return True
-
-
-def carry_others(attempt: Attempt, leader: Member, evidence: Callable[[], Evidence]) -> Steps[Relay | None]:
-    """Let those that wait run on what the leader's function has left, one after the other.
-
-    Returns:
-        All of it; None: nobody waits, or they can't be carried.
-    """
-    group, groups = leader.group, leader.groups
-    if group is None or leader.place is not LEADS or not group.waiting or attempt.read_set.volatile():
-        return None
-    read: dict[str, Record] = {}
-    for key in leader.wanted:
-        record = attempt.documents.latest(key)
-        if record is None:
-            return None
-        read[key] = record
-    relay = Relay(attempt, leader, evidence(), read, groups.clock())
-    leader.mailbox = mailbox = groups.mailbox()
-    groups.begin(group, relay)
-    while (runs := relay.turn) is not leader:
-        came = yield from groups.wait(mailbox, groups.patience)
-        if not came and runs is not None and relay.turn is runs:
-            groups.take_back(group, relay, runs)
-    return relay

@@ -12,9 +12,9 @@ from txstate import events
 from txstate._effects import Exhausted, Unreachable
 from txstate._engine.attempt import Attempt
 from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM, Claim, Line, Turn
-from txstate._engine.group import is_carried, leads
 from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, Refused, misnamed
 from txstate._engine.settings import logger
+from txstate._engine.shared import is_carried, leads
 from txstate._engine.state import COMMITTED
 from txstate.errors import ConflictError, StoreUnavailable
 from txstate.retry import Pacing

@@ -8,12 +8,13 @@ where it stands, with the attempt that it would have been from the beginning.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from txstate._changes import KEEP
 from txstate._codec import VERSION_FIELD
 from txstate._docs import Doc
-from txstate._effects import LARGE, Lost, Onward, ReplyError, Retake, Send
+from txstate._effects import LARGE, Lost, Onward, ReplyError, Send
 from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN
 from txstate._engine.commit import EXEC, LEAST, MULTI, Sent, judged
@@ -30,7 +31,7 @@ from txstate.errors import TxStateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from txstate._docs import Record
+    from txstate._docs import Changes, Record
     from txstate._effects import Channel, Command, Steps
     from txstate._engine.armed import Armed, Tail, Wanted
     from txstate._engine.attempt import Attempt
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from txstate._engine.settings import Settings
     from txstate._engine.transaction import Rest
     from txstate._engine.turns import Handover, Opening
+
+_new: Final = tuple.__new__
+"""Makes an effect, without a call to its class's own `__new__`, which is Python."""
 
 _SIZE: Final = 4
 """Commands of the transaction itself: MULTI, SET of the token, HSET, EXEC."""
@@ -70,7 +74,11 @@ class _UnusualError(Exception):
 
 
 def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs a call
-    settings: Settings, noted: Noted, fields: Sequence[str] | None, finish: Callable[[Record, Any], Any]
+    settings: Settings,
+    noted: Noted,
+    fields: Sequence[str] | None,
+    finish: Callable[[Record, Any], Any],
+    retake: Callable[[Hashable], Channel | None],
 ) -> Steps[Any]:
     """Run a function on one document, until an attempt of it commits.
 
@@ -79,6 +87,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         noted: the function, and the key of its document.
         fields: fetch only these.
         finish: makes the call's result of the document and of what the function returned.
+        retake: takes the channel that is armed for a signature. Never waits: None if none is idle.
 
     Returns:
         What `finish` returned.
@@ -90,16 +99,16 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
     wanted: Wanted = {key: fields}
     if settings.plain:
         signature = (settings.namespace, (key, None)) if fields is None else _signature(settings, wanted)
-    channel: Channel | None = None if signature is None else (yield Retake(signature))
+    channel: Channel | None = None if signature is None else retake(signature)
     if channel is None:
         return _onward(_long(settings, noted, wanted, finish))
     deadline = began + settings.retry.deadline
     session: Session = channel.session  # type: ignore[assignment]  # one that is armed has it, and what arms it
     armed: Armed = session.armed  # type: ignore[assignment]
-    member = doc = write = result = None
+    member = doc = changes = result = None
     behind: Tail | Opening | Handover | None = None
     came: Sequence[object] = ()
-    number, turn, size = b"", NO_TURN, _SIZE
+    number, version, turn, size = b"", 0, NO_TURN, _SIZE
     waits: Turn | None = None
     in_line, start = False, began
     failed: list[Any] = [None]  # a local of its own would make a cycle with its traceback
@@ -111,8 +120,10 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
             waits = lines_up(settings, session, armed, began, deadline - began) if settings.patience else None
             if waits is None:
                 raise _UnusualError
-        if groups is not None and (member := groups.lead(signature, wanted, deadline)) is None:
-            raise _UnusualError
+        if groups is not None:
+            member, tail.leader = tail.leader or groups.alone(signature, wanted), None
+            if not groups.lead(member, deadline):
+                raise _UnusualError
         if not channel.quiet():  # last, as other threads go on meanwhile: they are to find a leader
             raise _UnusualError
         session.armed = None
@@ -126,18 +137,20 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         doc = Doc(record)
         result = noted.on(doc)
         now = settings.clock()
-        changes, left = None if record.pending else record.changes(), deadline - now
-        if changes is None or left <= 0 or (member is not None and member.group is not None):
+        left = deadline - now
+        changes = None if record.pending or left <= 0 else record.changes()
+        if changes is None or (member is not None and member.group is not None):
             raise _UnusualError
         delete_first, values, unset, exists, ttl = changes
-        if delete_first or unset or not exists or ttl is not KEEP or sum(map(len, values)) >= LARGE:
+        if delete_first or unset or not exists or ttl is not KEEP or sum(map(len, values.values())) >= LARGE:
             raise _UnusualError
         number, version = session.next_id(), record.version + 1
-        write = Write(record, changes, version)
+        digits = b"%d" % version
+        tail.written = digits, version
         commands: Sequence[Command] = (
             MULTI,
             ("SET", session.token, number, "EX", settings.token_ttl),
-            ("HSET", tail.names[key], VERSION_FIELD, b"%d" % version, *values),
+            ("HSET", tail.names[key], VERSION_FIELD, digits, *chain.from_iterable(values.items())),
             EXEC,
         )
         behind = tail
@@ -147,9 +160,11 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
                 behind = in_turn(settings, session, signature, turn, tail, now=now)
                 commands = (*commands[:-1], *behind.claims, EXEC)
                 size = len(commands)
-        came = yield Send(channel, commands, min(settings.timeout, max(LEAST, left / 2)), behind.commands)
-        if not _applied(came, size):
-            raise _UnusualError
+        timeout = min(settings.timeout, max(LEAST, left / 2))
+        came = yield _new(Send, (channel, commands, timeout, behind.commands, ()))
+        answer = came[size - 1]
+        if type(answer) is not list or ReplyError in map(type, answer) or type(came[0]) is ReplyError:
+            raise _UnusualError  # `verdict` tells what they say
         record.committed_version = version
         noted.committed = session.token, number
         session.watching = behind.watches
@@ -158,8 +173,8 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         record.guard = OVER
         back, channel = channel, None
         back.release()
-        if groups is not None and member is not None:
-            groups.leave(member)  # whoever leads next takes the connection
+        if groups is not None and member is not None and groups.resign(member):
+            tail.leader = member  # after the connection, as whoever leads next takes that
         settings.counters.add_repeat()
         return value  # noqa: TRY300 - as above
     except GeneratorExit:
@@ -192,7 +207,8 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
                 member,
                 doc,
                 result,
-                write,
+                changes,
+                version,
                 number,
                 came,
                 size,
@@ -211,12 +227,6 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
             failed[0] = interruption
 
 
-def _applied(came: Sequence[object], size: int) -> bool:
-    """Whether the replies say so, as `verdict` would; it tells what else they say."""
-    answer = came[size - 1]
-    return type(answer) is list and ReplyError not in map(type, answer) and type(came[0]) is not ReplyError
-
-
 class _Stand(NamedTuple):
     """Where a transaction stands that leaves the straight way.
 
@@ -224,7 +234,8 @@ class _Stand(NamedTuple):
         turn: for which it stood in line; None: it did not.
         doc: what its function was given; None: it did not come to that.
         result: what that returned.
-        write: what was sent, or was about to be; None: nothing.
+        changes: what is to be written, as far as that is known.
+        version: with that, if it was sent, or was about to be; 0: it was not.
         number: what that writes into the token.
         came: the replies to it.
         size: commands of the transaction itself.
@@ -241,7 +252,8 @@ class _Stand(NamedTuple):
     member: Member | None
     doc: Doc | None
     result: Any
-    write: Write | None
+    changes: Changes | None
+    version: int
     number: bytes
     came: Sequence[object]
     size: int
@@ -250,7 +262,7 @@ class _Stand(NamedTuple):
     @property
     def in_flight(self) -> bool:
         """Whether something was sent, or about to be, and nothing was made of the reply."""
-        return self.write is not None or (self.turn is not None and self.doc is None)
+        return self.version > 0 or (self.turn is not None and self.doc is None)
 
 
 def _begun(settings: Settings, noted: Noted, stand: _Stand, failed: list[Any]) -> tuple[Attempt, Rest | None]:
@@ -275,8 +287,9 @@ def _begun(settings: Settings, noted: Noted, stand: _Stand, failed: list[Any]) -
     if turn is not None and turn.since:
         attempt.began, attempt.waited = turn.since, session.waited
     noted.attempt = attempt
-    if stand.write is not None:
-        attempt.writes, attempt.round_trips = (stand.write,), 1
+    if stand.version and stand.changes is not None:
+        record = stand.armed.spares[noted.key]
+        attempt.writes, attempt.round_trips = (Write(record, stand.changes, stand.version),), 1
         attempt.doubt = Evidence(session.token, stand.number, attempt.read_set.names, attempt.writes)
     if noted.committed is not None:
         attempt.state, attempt.written = COMMITTED, (noted.key,)
@@ -289,7 +302,7 @@ def _rest(attempt: Attempt, session: Session, stand: _Stand, error: BaseExceptio
     """What is left of it; None: all but to take a connection."""
     if error is not None and not isinstance(error, Lost):
         return raised(error)
-    if stand.write is not None:
+    if stand.version:
         sent = Sent(attempt.writes, stand.size, stand.behind, attempt.read_set.turn)
         return _judged(attempt, session, sent, stand.came if error is None else error, stand.result)
     if stand.doc is not None:

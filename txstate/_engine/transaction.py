@@ -10,10 +10,11 @@ from txstate._engine.armed import rearm
 from txstate._engine.carried import abide, carried, tell
 from txstate._engine.commit import commit
 from txstate._engine.doubt import interrupted
-from txstate._engine.group import OUT, is_carried
+from txstate._engine.group import OUT
 from txstate._engine.outcome import Apart, Committed, Conflict, GiveWay, Outage, Refused
 from txstate._engine.pursuit import Pursuit, first_attempt
 from txstate._engine.settings import logger
+from txstate._engine.shared import is_carried
 from txstate._engine.state import CONDEMNED, RUNNING, Condemned
 from txstate._engine.turns import pass_on
 from txstate.errors import ConflictError, TxStateError

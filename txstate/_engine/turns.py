@@ -78,7 +78,7 @@ class Handover:
             self._lingered, self._left = lingered, Turn()
             self._left.others = dict.fromkeys(awaited([*self._held, *self._held], replies), lease)
         self._session.finished = now = self._settings.clock()
-        self._session.armed = Armed(self._signature, None, {}, self._tail, now + lease, turn=self._left)
+        self._session.armed = Armed.met(self._signature, {}, self._tail, self._left, now + lease)
 
 
 class Opening:

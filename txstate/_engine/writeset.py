@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from txstate._codec import VERSION_FIELD
@@ -58,8 +59,14 @@ def commands_of(attempt: Attempt, writes: Sequence[Write]) -> list[Command]:
         if not exists:
             continue
         # HSET before HDEL: a hash that loses its last field is gone, and its TTL with it.
-        command: tuple[bytes | str, ...] = ("HSET", name, VERSION_FIELD, b"%d" % version, *values)
-        if sum(map(len, values)) < LARGE:
+        command: tuple[bytes | str, ...] = (
+            "HSET",
+            name,
+            VERSION_FIELD,
+            b"%d" % version,
+            *chain.from_iterable(values.items()),
+        )
+        if sum(map(len, values.values())) < LARGE:
             commands.append(command)
         else:
             commands.append(Bulky(command))

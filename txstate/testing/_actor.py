@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from txstate._drivers.pool import Pool
-from txstate._effects import Acquire, Connect, Park, Retake, Send, Sleep
+from txstate._effects import Acquire, Connect, Park, Send, Sleep
 from txstate._engine.group import Groups
 from txstate.errors import UsageError
 from txstate.store import AsyncStore, Store
@@ -128,6 +128,11 @@ class Actor:
         """Whether its function turned out to be a coroutine function."""
         return self._loop is not None
 
+    @property
+    def pool(self) -> Pool[Channel, Any]:
+        """The connections of its process."""
+        return self.process.pool
+
     def prepare(self, director: Director) -> None:
         """Get ready for a run; it begins when the gate is opened."""
         self._director, self.outcome, self.step = director, None, None
@@ -146,8 +151,6 @@ class Actor:
             return self._exchange(effect)
         if isinstance(effect, Acquire):
             return self.process.pool.take(effect.signature)
-        if isinstance(effect, Retake):
-            return self.process.pool.retake(effect.signature)
         if isinstance(effect, Connect):
             return cast("Channel", effect.channel).connect(effect.timeout)
         if isinstance(effect, Park):

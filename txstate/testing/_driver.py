@@ -18,6 +18,7 @@ from txstate.testing._batches import Kind, kind_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from txstate._drivers.pool import Pool
     from txstate._drivers.sync import SyncChannel
     from txstate._effects import Command, Effect, Patience, Steps
     from txstate.testing._stage import Stage
@@ -37,6 +38,10 @@ class Performer(Protocol):
 
     def leave(self) -> None:
         """It has ended."""
+
+    @property
+    def pool(self) -> Pool[Channel, Any]:
+        """Its connections."""
 
     def perform(self, effect: Effect) -> Any:
         """Perform an effect of the engine, but for calls."""
@@ -161,6 +166,11 @@ class _Stepped:
 
     def __init__(self, actor: Performer) -> None:
         self._actor = actor
+
+    @property
+    def pool(self) -> Pool[Channel, Any]:
+        """The connections of the transaction that plays now."""
+        return self._actor.pool
 
     async def _loop(self, steps: Steps[T]) -> T:
         self._actor.enter()
