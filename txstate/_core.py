@@ -25,11 +25,11 @@ from txstate.retry import Retry, checked
 if TYPE_CHECKING:
     import asyncio
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from txstate._drivers.aio import AsyncDriver
     from txstate._drivers.sync import SyncDriver
-    from txstate._effects import Mailbox
+    from txstate._effects import Channel, Mailbox
     from txstate.durability import Durability
     from txstate.embedded import EmbeddedServer
     from txstate.events import Event, Stats
@@ -57,6 +57,10 @@ class Core(Generic[D]):
         self.opening: asyncio.Future[None] | None = None
         self.closed = False
         self.running = Running()
+
+    def retake(self, signature: Hashable) -> Channel | None:
+        """The idle channel that is armed for this signature, if there is one."""
+        return None if self.driver is None else self.driver.pool.retake(signature)
 
     @property
     def url(self) -> str:
@@ -136,7 +140,11 @@ class StoreBase(Generic[D]):
         groups = Groups(threading.Lock, self._mailbox)
         forget_in_children(groups)
         self._settings = Settings(
-            interruptions=self._interruptions, clustered=target.clustered, groups=groups, **options
+            interruptions=self._interruptions,
+            clustered=target.clustered,
+            groups=groups,
+            retake=self._core.retake,
+            **options,
         )
         if target.clustered:
             check_namespace(self._settings.namespace)

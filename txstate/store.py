@@ -270,9 +270,8 @@ class Store(StoreBase[SyncDriver]):
     ) -> Any:
         core = self._core
         noted = Change(core.running, get_ident(), body, args, key)
-        driver: SyncDriver = core.driver  # type: ignore[assignment]  # made by `_start`
         try:
-            return driver.run(change(self._settings, noted, fields, finish, driver.pool.retake))
+            return core.driver.run(change(self._settings, noted, fields, finish))  # type: ignore[union-attr]  # made by `_start`
         except self._interruptions as interruption:
             explain(noted.attempt, interruption, noted.committed)
             raise
@@ -430,7 +429,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
     ) -> Any:
         driver = self._core.driver or await self._driver()
         noted = Change(self._core.running, id(asyncio.current_task()), body, args, key)
-        return await driver.run(change(self._settings, noted, fields, finish, driver.pool.retake))
+        return await driver.run(change(self._settings, noted, fields, finish))
 
 
 def _name(function: Callable[..., Any]) -> str:

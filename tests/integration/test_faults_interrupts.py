@@ -280,7 +280,7 @@ def test_a_read_only_transaction_interrupted_at_any_moment_leaves_a_sound_store(
 
 def call_to_the_door(store: Store, admin: redis.Redis, key: str) -> None:
     """Let the next call find that others were ahead, and that its turn comes at once."""
-    (place,) = cast("SyncDriver", store._core.driver)._pool.all()
+    (place,) = cast("SyncDriver", store._core.driver).pool.all()
     armed = place.session and place.session.armed
     assert armed
     armed.turn = Turn()

@@ -265,7 +265,7 @@ def test_the_commits_of_a_turn_and_its_end_go_the_straight_way(
         store._settings = replace(store._settings, shortest_lease=60.0)
         store.update("doc", lose)
         assert other.exists(CLAIM)
-        (place,) = cast("SyncDriver", store._core.driver)._pool.all()
+        (place,) = cast("SyncDriver", store._core.driver).pool.all()
         armed = place.session and place.session.armed
         assert armed
         if end:

@@ -114,6 +114,7 @@ class Wire:
             clock=lambda: self.now,
             random_id=self._next_id,
             on_event=self.events.append,
+            retake=self._retake,
         )
         self.script: dict[str, deque[Answer]] = defaultdict(deque)
         self.interruptions: dict[int, BaseException] = {}
@@ -236,6 +237,14 @@ class Wire:
         channel.unread = False
         assert len(replies) == len(commands)
         return list(replies)
+
+    def _retake(self, signature: Hashable) -> Any:
+        for channel in self.idle:
+            if channel.armed == signature:
+                self.idle.remove(channel)
+                channel.hot = self.arms
+                return channel
+        return None
 
     def _take(self, wanted: Acquire) -> ScriptedChannel | None:
         self._scripted("acquire", ())

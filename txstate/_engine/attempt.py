@@ -155,7 +155,7 @@ class Attempt(Standing):
         if self.signature is None and self.channel is None and self.settings.plain:
             self.check_write()
             self.require_quiet()
-            if (yield from retake(self, wanted)):
+            if retake(self, wanted):
                 return
         yield from self._guarded(self._read(wanted, prefetch=prefetch), tuple(wanted))
 

@@ -206,10 +206,10 @@ class Groups:
         """
         member = Member(self, (None, signature), wanted, 0.0)
         member.place, member.connected = OUT, True
-        with self._lock:
-            if len(self._leaders) > _REMEMBERED:
-                for other in [other for other in self._leaders.values() if other.place is OUT]:
-                    del self._leaders[other.signature]
+        if len(self._leaders) > _REMEMBERED:
+            with self._lock:
+                for other in [other for other in list(self._leaders.values()) if other.place is OUT]:
+                    self._leaders.pop(other.signature, None)
         return member
 
     def lead(self, member: Member, until: float) -> bool:

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txstate._effects import Retake
 from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN
 from txstate._engine.turns import stays
 
 if TYPE_CHECKING:
-    from txstate._effects import Channel, Steps
+    from txstate._effects import Channel
     from txstate._engine.armed import Armed, Wanted
     from txstate._engine.attempt import Attempt
     from txstate._engine.session import Session
 
 
-def retake(attempt: Attempt, wanted: Wanted) -> Steps[bool]:
+def retake(attempt: Attempt, wanted: Wanted) -> bool:
     """Begin on an armed connection, and hand out what it has read ahead.
 
     Args:
@@ -34,7 +33,7 @@ def retake(attempt: Attempt, wanted: Wanted) -> Steps[bool]:
     """
     settings = attempt.settings
     signature, groups = signature_of(settings, wanted), settings.groups
-    channel: Channel | None = yield Retake(signature)
+    channel: Channel | None = settings.retake(signature)
     if channel is None:
         return False
     attempt.channel = channel
@@ -44,8 +43,8 @@ def retake(attempt: Attempt, wanted: Wanted) -> Steps[bool]:
         not armed.until or stays(settings, session, armed.turn, settings.clock())
     )
     if usual and groups is not None:
-        attempt.member = groups.lead(signature, wanted, attempt.deadline)
-        usual = attempt.member is not None
+        attempt.member = groups.alone(signature, wanted)
+        usual = groups.lead(attempt.member, attempt.deadline)
     # The look at the socket comes last, as other threads go on meanwhile: they are to find a leader.
     if not usual or not channel.quiet():
         _give_back(attempt)

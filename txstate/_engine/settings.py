@@ -14,8 +14,9 @@ from txstate.events import Counters
 from txstate.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Hashable, Iterable
 
+    from txstate._effects import Channel
     from txstate._engine.group import Groups
     from txstate.durability import Durability
     from txstate.events import Event
@@ -28,6 +29,10 @@ RESERVED: Final = "__txstate__:"
 
 def _random_id() -> str:
     return secrets.token_hex(12)
+
+
+def _none_armed(_signature: Hashable) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,7 @@ class Settings:
         counters: where to count.
         clustered: whether the data is spread over the slots of a cluster.
         groups: which calls share attempts; None: none do.
+        retake: takes the idle channel that is armed for a signature. Never waits: None if there is none.
         patience: how many times one call gives way to another's claim, at most.
         shortest_lease: seconds that a claim lasts, at least.
         longest_wait: seconds that a call waits in line, or at the door, before it looks again, at most.
@@ -64,6 +70,7 @@ class Settings:
     counters: Counters = field(default_factory=Counters)
     clustered: bool = False
     groups: Groups | None = None
+    retake: Callable[[Hashable], Channel | None] = _none_armed
     patience: int = 40
     shortest_lease: float = 0.02
     longest_wait: float = 1.0

@@ -78,7 +78,6 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
     noted: Noted,
     fields: Sequence[str] | None,
     finish: Callable[[Record, Any], Any],
-    retake: Callable[[Hashable], Channel | None],
 ) -> Steps[Any]:
     """Run a function on one document, until an attempt of it commits.
 
@@ -87,7 +86,6 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         noted: the function, and the key of its document.
         fields: fetch only these.
         finish: makes the call's result of the document and of what the function returned.
-        retake: takes the channel that is armed for a signature. Never waits: None if none is idle.
 
     Returns:
         What `finish` returned.
@@ -99,7 +97,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
     wanted: Wanted = {key: fields}
     if settings.plain:
         signature = (settings.namespace, (key, None)) if fields is None else _signature(settings, wanted)
-    channel: Channel | None = None if signature is None else retake(signature)
+    channel: Channel | None = None if signature is None else settings.retake(signature)
     if channel is None:
         return _onward(_long(settings, noted, wanted, finish))
     deadline = began + settings.retry.deadline
