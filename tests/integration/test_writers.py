@@ -6,7 +6,7 @@ Also what must survive a write: the expiries of keys and of fields.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from support.faults import field_ttl_servers
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from support.servers import ServerHandle
 
     from txstate import AsyncTx, Doc
+    from txstate._drivers.sync import SyncDriver
 
 intruders = pytest.mark.parametrize("intruder", INTRUDERS, ids=lambda intruder: intruder.name)
 rights = pytest.mark.parametrize("rights", ["+@all", "-client"])  # without CLIENT INFO, EXEC has to tell
@@ -262,6 +263,67 @@ def test_a_field_that_expires_between_two_reads_is_never_seen_together_with_what
         twin.run(body)
         assert seen == [(False, True)]
         assert twin.stats.commits == 0
+
+
+@both_twins
+@field_ttl_servers
+def test_a_document_whose_fields_come_to_expire_is_read_ahead_no_more(
+    kind: str, server: ServerHandle, admin: redis.Redis
+) -> None:
+    """Nothing tells a connection that watches it when such a field goes."""
+    seen: list[object] = []
+
+    def copy(doc: Doc) -> None:
+        seen.append(doc.get("kept"))
+        eventually(lambda: not admin.hexists(KEY, "kept"))
+        doc["copy"] = seen[-1]
+
+    with open_twin(kind, server.url, max_connections=1) as twin:
+        for _ in range(4):
+            twin.update(KEY, add_one)
+        assert twin.stats.round_trips == twin.stats.attempts + 3, "it was not read ahead before"
+        assert admin.hpexpire(KEY, 4 * SOON, "kept") == [1]
+        twin.update(KEY, add_one)
+        assert admin.hexists(KEY, "kept"), "too slow to be a test"
+        twin.update(KEY, copy)
+        assert seen == [BEFORE["kept"], None]
+        assert admin.hget(KEY, "copy") == b"null"
+
+
+@both_twins
+@pytest.mark.parametrize("value", ["short", "long" * 50])
+def test_documents_are_read_ahead_however_the_server_stores_them(
+    kind: str, server: ServerHandle, admin: redis.Redis, value: str
+) -> None:
+    admin.hset(KEY, "more", f'"{value}"')
+    with open_twin(kind, server.url, max_connections=1) as twin:
+        for _ in range(6):
+            twin.update(KEY, add_one)
+        before = twin.stats.round_trips
+        for _ in range(4):
+            twin.update(KEY, add_one)
+        assert twin.stats.round_trips == before + 4
+
+
+def test_a_token_outlives_its_last_use_by_its_whole_time_but_a_minute(
+    server: ServerHandle, admin: redis.Redis
+) -> None:
+    def left() -> int:
+        (token,) = [name for name in admin.scan_iter("__txstate__:token:*") if int(admin.get(name) or 0) > 4]
+        return int(admin.pttl(token))
+
+    with open_twin("sync", server.url, max_connections=1) as twin:
+        for _ in range(6):
+            twin.update(KEY, add_one)
+        first = left()
+        eventually(lambda: left() < first - 20)
+        twin.update(KEY, add_one)
+        assert HOUR - 60_000 < left() < first - 20, "to set it each time is what costs"
+        (place,) = cast("SyncDriver", twin.store._core.driver).pool.all()
+        assert place.session is not None
+        place.session.fresh = 0.0  # as if the minute were over
+        twin.update(KEY, add_one)
+        assert left() > first - 20
 
 
 @both_twins

@@ -307,6 +307,9 @@ class Wire:
         found = [self.hashes.pop(name, None) or self.strings.pop(name, None) for name in names]
         return sum(value is not None for value in found)
 
+    def _do_object(self, _subcommand: str, name: bytes) -> bytes | None:
+        return b"listpack" if name in self.hashes else None
+
     def _do_exists(self, *names: bytes) -> int:
         return sum(name in self.hashes or name in self.strings for name in names)
 

@@ -65,7 +65,7 @@ def test_a_repeated_transaction_is_one_round_trip() -> None:
         tail = commit[names(commit).index("EXEC") + 1 :]
         assert tail[0] == ("WATCH", TOKEN, b"a")
         assert tail[1] == ("HGETALL", b"a")
-        assert names(tail)[2:] == ["MGET", "INFO"]
+        assert names(tail)[2:] == ["MGET", "OBJECT"]
     wire.assert_settled()
 
 
@@ -114,11 +114,12 @@ def test_several_documents_are_armed_only_if_they_are_from_one_moment() -> None:
         {"MGET": [None, None]},
         {"MGET": [b"1", b"another"]},
         {"MGET": error("NOPERM no")},
-        {"INFO": b"db0:keys=3,subexpiry=1"},
+        {"OBJECT": b"listpackex"},
+        {"OBJECT": error("NOPERM no")},
         {"HGETALL": {}},
         {"HGETALL": {b"__version__": b"none", b"n": b"1"}},
     ],
-    ids=["no token", "claimed", "refused", "fields expire", "missing", "no version"],
+    ids=["no token", "claimed", "refused", "fields expire", "encoding refused", "missing", "no version"],
 )
 def test_what_the_next_one_could_not_rely_on_arms_nothing(tail: dict[str, object]) -> None:
     wire = armed()

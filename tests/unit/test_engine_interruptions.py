@@ -11,7 +11,7 @@ from support.scripted import QUEUED, Wire, error, lost
 
 from txstate._effects import Call, Connect, Lost, Send, Sleep, Unreachable
 from txstate._engine import plain, straight
-from txstate._running import Change
+from txstate._running import Change, Running
 from txstate.errors import CommitUnknown, UsageError
 from txstate.resolution import Resolution
 from txstate.retry import Retry
@@ -224,11 +224,11 @@ def test_an_abandoned_update_leaves_no_document_that_could_be_used() -> None:
         doc["n"] += 1
 
     def update() -> None:
-        call = Change((0, 0), add_one, (), "a")
+        call = Change(Running(), 0, add_one, (), "a")
         wire.run(straight.change(settings, call, None, lambda _record, _result: None))
 
     update()
-    wire.interruptions[len(wire.effects) + 1] = GeneratorExit()
+    wire.interruptions[len(wire.effects)] = GeneratorExit()
     with pytest.raises(GeneratorExit):
         update()
     assert isinstance(wire.effects[-1], Send)

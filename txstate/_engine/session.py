@@ -18,7 +18,7 @@ from txstate._engine.outcome import because, divided, passing, refusal
 from txstate.errors import ServerRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from txstate._effects import Channel, Command, Steps
     from txstate._engine.armed import Armed
@@ -34,6 +34,9 @@ DIRTY: Final = b"d"
 _VOLATILE_FIELDS: Final = re.compile(rb"(?:subexpiry|keys_with_volatile_items)=[1-9]")
 _TOKENS: Final = 32
 """How many slots a session keeps its tokens of, at most, beside the one that it works in."""
+
+_LOOSE: Final = 256
+"""How many signatures are remembered of documents whose encoding tells nothing."""
 
 _PROMPT: Final = 0.002
 """Seconds between two calls within which the second counts as made at once."""
@@ -67,6 +70,8 @@ class Session:
         flags: whether CLIENT INFO tells if a watched key was modified.
         role: the command that tells whether the server is a primary; None if none is allowed.
         field_ttls: see `FieldTTLs`.
+        loose: signatures of transactions on one document whose encoding does not show that no field of it expires.
+        fresh: until when the expiry of its token need not be set again, by the settings' clock.
         armed: a snapshot that is watched already.
         claim: what its last call that stood in line at once claimed with.
         entry: what that sent.
@@ -88,8 +93,10 @@ class Session:
         "field_ttls",
         "finished",
         "flags",
+        "fresh",
         "guest",
         "handover",
+        "loose",
         "opening",
         "probed",
         "prompt",
@@ -113,6 +120,8 @@ class Session:
         self.flags = False
         self.role: Command | None = None
         self.field_ttls = FieldTTLs.NONE
+        self.loose: set[Hashable] = set()
+        self.fresh = 0.0
         self.armed: Armed | None = None
         self.claim: Claim | None = None
         self.entry: Entry | None = None
@@ -135,7 +144,7 @@ class Session:
         kept = self.tokens.pop(slot, None)
         if len(self.tokens) > _TOKENS:
             del self.tokens[next(iter(self.tokens))]
-        self.slot = slot
+        self.slot, self.fresh = slot, 0.0
         self.token, self.token_set, self.token_error = kept or (_new_token(settings, slot), False, None)
 
     def called(self, now: float, *, late: float) -> None:
@@ -154,6 +163,12 @@ class Session:
             self.trusted = min(2 * self.trusted, _HARDLY)
         elif self.prompt >= _AMENDS * self.trusted > _AMENDS * _TRUSTED:
             self.trusted, self.prompt = self.trusted // 2, self.trusted
+
+    def note_loose(self, signature: Hashable) -> None:
+        """Remember that a document's encoding tells nothing."""
+        if len(self.loose) >= _LOOSE:
+            self.loose.clear()
+        self.loose.add(signature)
 
     def next_id(self) -> bytes:
         """A value for the token that it has never had: a counter suffices, as the token's name is random."""

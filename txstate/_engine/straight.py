@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 _new: Final = tuple.__new__
 """Makes an effect, without a call to its class's own `__new__`, which is Python."""
 
+_FRESH: Final = 60.0
+"""Seconds for which the expiry of a token, an hour at least, is left as it is: to set it anew costs the server as much as a
+command of its own."""
+
 _SIZE: Final = 4
 """Commands of the transaction itself: MULTI, SET of the token, HSET, EXEC."""
 
@@ -147,7 +151,9 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         tail.written = digits, version
         commands: Sequence[Command] = (
             MULTI,
-            ("SET", session.token, number, "EX", settings.token_ttl),
+            ("SET", session.token, number, "KEEPTTL")
+            if began < session.fresh
+            else ("SET", session.token, number, "EX", settings.token_ttl),
             ("HSET", tail.names[key], VERSION_FIELD, digits, *chain.from_iterable(values.items())),
             EXEC,
         )
@@ -163,6 +169,8 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         answer = came[size - 1]
         if type(answer) is not list or ReplyError in map(type, answer) or type(came[0]) is ReplyError:
             raise _UnusualError  # `verdict` tells what they say
+        if began >= session.fresh:
+            session.fresh = began + _FRESH
         record.committed_version = version
         noted.committed = session.token, number
         session.watching = behind.watches
