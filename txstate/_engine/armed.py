@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
-from txstate._codec import VERSION_FIELD, decode_version
+from txstate._codec import VERSION_FIELD
 from txstate._docs import Record, Stored
 from txstate._effects import LARGE, Constant, ReplyError
 from txstate._engine.claims import NO_TURN, Turn, claim_names
@@ -105,13 +105,14 @@ class Tail:
         names: of the documents' hashes.
         simple: whether it reads one document, which has a version.
         leader: of the calls that want the same, to lead again. Whoever has the connection takes it out of here.
-        written: the version that the commit before it has written, as it was sent, and as a number.
+        before: the commit that it follows: what that writes into the token, the document's version as that writes it, and
+            as a number.
     """
 
     claims: ClassVar[Sequence[Command]] = ()
     watches: ClassVar = True
     leader: Member | None = None
-    written: tuple[bytes, int] = b"", 0
+    before: tuple[bytes, bytes, int] = b"", b"", 0
 
     def __init__(
         self, settings: Settings, session: Session, signature: Hashable, wanted: Wanted, *, timed: bool
@@ -136,7 +137,9 @@ class Tail:
             commands.append(("TIME",))
         self._several = len(self.names) > 1
         self.simple = not (timed or self._several)
-        self._calm: Sequence[object] | None = None  # the replies there when no field expired by itself
+        self._calm: Sequence[
+            object
+        ] = ()  # of one document, the replies behind the reads when no field of it expires
         self._counted = session.field_ttls is FieldTTLs.COUNTED
         self._by_encoding = self._counted and self.simple and signature not in session.loose
         if self._by_encoding:
@@ -155,7 +158,18 @@ class Tail:
             replies: to its commands.
             turn: that of the commit.
         """
-        here = self._present
+        number, version, as_number = self.before
+        here, raw = self._present, replies[1]
+        if (
+            replies[here:] == [[number, None], *self._calm]
+            and replies[0] == b"OK"
+            and type(raw) is dict
+            and raw.get(VERSION_FIELD) == version
+        ):
+            # As it most often is: that commit was the last one, nobody claims the document, and no field of it expires.
+            record = Stored(self._first, raw, as_number)
+            self.session.armed = Armed(self._signature, None, {self._first: record}, self)
+            return
         found = replies[here]  # the token's value, and who claims the keys
         if type(found) is not list or found[0] is None or type(replies[0]) is ReplyError:
             return
@@ -165,7 +179,7 @@ class Tail:
             if met.others:
                 return
         beside = replies[here + 1 :]
-        if beside != self._calm and not self._is_calm(beside):
+        if not self._is_calm(beside):
             return
         try:
             if self.simple:
@@ -224,13 +238,9 @@ class Tail:
             raw = dict(zip(names, reply, strict=True))
         else:
             raise ReplyError(f"TXSTATE HMGET answered {reply!r}")
-        version = raw.get(VERSION_FIELD)
-        if version is None and not (self.timed and raw and names is None):
+        if raw.get(VERSION_FIELD) is None and not (self.timed and raw and names is None):
             raise ReplyError("TXSTATE there is no version")
-        if version is None or names is not None:
-            return Record.read(key, raw, self.wanted[key], whole=names is None)
-        written = self.written
-        return Stored(key, raw, written[1] if version == written[0] else decode_version(version, key=key))
+        return Record.read(key, raw, self.wanted[key], whole=names is None)
 
 
 def tail_behind(attempt: Attempt, session: Session) -> Tail | None:

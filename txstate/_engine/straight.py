@@ -148,7 +148,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
             raise _UnusualError
         number, version = session.next_id(), record.version + 1
         digits = b"%d" % version
-        tail.written = digits, version
+        tail.before = number, digits, version
         commands: Sequence[Command] = (
             MULTI,
             ("SET", session.token, number, "KEEPTTL")
