@@ -36,6 +36,8 @@ _PACKED: Final = b"listpack"
 """The encoding of small hashes, on all servers that let fields expire. None of them keeps a field's expiry in it: with its
 first one, Redis turns such a hash into a listpackex, and Valkey into a hashtable, for good. To be told costs the server a
 quarter of what INFO does, which is asked about others."""
+_FEW: Final = 3
+"""How many documents are asked for it, at most."""
 
 Wanted: TypeAlias = "Mapping[str, Sequence[str] | None]"
 
@@ -141,9 +143,9 @@ class Tail:
             object
         ] = ()  # of one document, the replies behind the reads when no field of it expires
         self._counted = session.field_ttls is FieldTTLs.COUNTED
-        self._by_encoding = self._counted and self.simple and signature not in session.loose
+        self._by_encoding = self._counted and len(self.names) <= _FEW and signature not in session.loose
         if self._by_encoding:
-            commands.append(("OBJECT", "ENCODING", *self.names.values()))
+            commands += [("OBJECT", "ENCODING", name) for name in self.names.values()]
         elif self._counted:
             commands.append(("INFO", "keyspace"))
         if self._several:
@@ -197,8 +199,9 @@ class Tail:
     def _is_calm(self, beside: Sequence[object]) -> bool:
         """Whether no field expires by itself, and what was read is from one moment, by the replies behind the reads."""
         if self._by_encoding:
-            if beside[0] != _PACKED:
-                if beside[0] is not None:  # the document is there
+            encodings = beside[self.timed : self.timed + len(self.names)]
+            if encodings.count(_PACKED) < len(encodings):
+                if None not in encodings:  # the documents are there
                     self.session.note_loose(self._signature)
                 return False
         elif self._counted and has_volatile_fields(beside[self.timed]):

@@ -70,7 +70,7 @@ class Session:
         flags: whether CLIENT INFO tells if a watched key was modified.
         role: the command that tells whether the server is a primary; None if none is allowed.
         field_ttls: see `FieldTTLs`.
-        loose: signatures of transactions on one document whose encoding does not show that no field of it expires.
+        loose: signatures of transactions whose documents have encodings that do not show that no field expires.
         fresh: until when the expiry of its token need not be set again, by the settings' clock.
         armed: a snapshot that is watched already.
         claim: what its last call that stood in line at once claimed with.
