@@ -68,7 +68,7 @@ def test_commits_cancelled_at_random_moments_are_applied_once_or_not_at_all_and_
         proxy.delay(requests=0.001, replies=0.001)
         stats = asyncio.run(main())
     witness.check()
-    assert len(witness.innocent) > rounds / 10
+    assert len(witness.innocent) > rounds / 30
     assert not witness.unknown
     figures(server, witness.ledger, fired=witness.interrupted, resolved=stats, seed=seed)
 
