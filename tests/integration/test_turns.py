@@ -326,7 +326,7 @@ def test_who_stands_in_line_at_once_goes_the_straight_way(
         store.update("doc", lose)
         until_gone(other, DOOR)
         if mishap == "claimed":
-            other.set(CLAIM, "another 50", px=50)
+            other.set(CLAIM, "another 300", px=300)
         elif mishap == "deleted":
             other.delete("doc")
         real = Attempt.__init__

@@ -163,14 +163,17 @@ class Tail:
         number, version, as_number = self.before
         here, raw = self._present, replies[1]
         if (
-            replies[here:] == [[number, None], *self._calm]
+            replies[here:] == [[number, *turn.claimed], *self._calm]
             and replies[0] == b"OK"
             and type(raw) is dict
             and raw.get(VERSION_FIELD) == version
         ):
-            # As it most often is: that commit was the last one, nobody claims the document, and no field of it expires.
+            # As it most often is: that commit was the last one, nobody else claims the document, and no field of it expires.
             record = Stored(self._first, raw, as_number)
-            self.session.armed = Armed(self._signature, None, {self._first: record}, self)
+            armed = self.session.armed = Armed(self._signature, None, {self._first: record}, self)
+            if turn is not NO_TURN:
+                armed.turn = turn
+                armed.until = self.session.finished = self._settings.clock()
             return
         found = replies[here]  # the token's value, and who claims the keys
         if type(found) is not list or found[0] is None or type(replies[0]) is ReplyError:

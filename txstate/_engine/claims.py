@@ -232,6 +232,7 @@ class Turn:
 
 NO_TURN: Final = Turn()
 """Of those who neither claim nor have met a claim; never changed."""
+NO_TURN.claimed = (None,)  # what is asked at a glance is about one document
 
 
 def longest(session: Session) -> float:

@@ -38,7 +38,7 @@ _TOKENS: Final = 32
 _LOOSE: Final = 256
 """How many signatures are remembered of documents whose encoding tells nothing."""
 
-_PROMPT: Final = 0.002
+PROMPT: Final = 0.002
 """Seconds between two calls within which the second counts as made at once."""
 _TRUSTED: Final = 4
 _HARDLY: Final = 8192
@@ -155,10 +155,10 @@ class Session:
             late: seconds from which on others were kept waiting by a turn that was left lying.
         """
         pause = now - self.finished
-        if pause < _PROMPT and self.trusted == _TRUSTED:
+        if pause < PROMPT and self.trusted == _TRUSTED:
             self.prompt += 1  # as most often
             return
-        self.prompt = self.prompt + 1 if pause < _PROMPT else min(self.prompt, self.trusted) // 2
+        self.prompt = self.prompt + 1 if pause < PROMPT else min(self.prompt, self.trusted) // 2
         if pause > late:
             self.trusted = min(2 * self.trusted, _HARDLY)
         elif self.prompt >= _AMENDS * self.trusted > _AMENDS * _TRUSTED:

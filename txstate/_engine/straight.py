@@ -22,6 +22,7 @@ from txstate._engine.documents import OVER
 from txstate._engine.outcome import GiveWay, Outage
 from txstate._engine.pursuit import first_attempt
 from txstate._engine.resolve import Evidence
+from txstate._engine.session import PROMPT
 from txstate._engine.state import COMMITTED
 from txstate._engine.transaction import ended, raised, transact
 from txstate._engine.turns import come_in, in_turn, lines_up, stays
@@ -107,21 +108,23 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
     deadline = began + settings.retry.deadline
     session: Session = channel.session  # type: ignore[assignment]  # one that is armed has it, and what arms it
     armed: Armed = session.armed  # type: ignore[assignment]
-    member = doc = changes = result = None
+    member = doc = changes = result = waits = in_line = None
     behind: Tail | Opening | Handover | None = None
     came: Sequence[object] = ()
     number, version, turn, size = b"", 0, NO_TURN, _SIZE
-    waits: Turn | None = None
-    in_line, start = False, began
     failed: list[Any] = [None]  # a local of its own would make a cycle with its traceback
     try:
         tail = armed.tail
         if tail is None or not tail.simple:
             raise _UnusualError
-        if armed.until and not stays(settings, session, turn := armed.turn, began):
-            waits = lines_up(settings, session, armed, began, deadline - began) if settings.patience else None
-            if waits is None:
-                raise _UnusualError
+        if armed.until:
+            turn = armed.turn
+            if began < turn.ends and began - session.finished < PROMPT:
+                session.prompt += 1  # as `called` would
+            elif not stays(settings, session, turn, began):
+                waits = lines_up(settings, session, armed, began, deadline - began)
+                if waits is None:
+                    raise _UnusualError
         if groups is not None:
             member, tail.leader = tail.leader or groups.alone(signature, wanted), None
             if not groups.lead(member, deadline):
@@ -130,11 +133,11 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
             raise _UnusualError
         session.armed = None
         if waits is not None:
-            turn, in_line = waits, True
+            turn = in_line = waits
             there = yield from come_in(settings, channel, tail, turn, began, member=member)
             if there is None:
                 raise _UnusualError
-            armed, start = there, turn.since
+            armed = there
         record = armed.spares[key]
         doc = Doc(record)
         result = noted.on(doc)
@@ -158,12 +161,11 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
             EXEC,
         )
         behind = tail
-        if turn is not NO_TURN:
-            session.worked = now - start
-            if now >= turn.ends or session.prompt < session.trusted:
-                behind = in_turn(settings, session, signature, turn, tail, now=now)
-                commands = (*commands[:-1], *behind.claims, EXEC)
-                size = len(commands)
+        if turn is not NO_TURN and (now >= turn.ends or session.prompt < session.trusted):
+            session.worked = now - (began if in_line is None else turn.since)
+            behind = in_turn(settings, session, signature, turn, tail, now=now)
+            commands = (*commands[:-1], *behind.claims, EXEC)
+            size = len(commands)
         timeout = min(settings.timeout, max(LEAST, left / 2))
         came = yield _new(Send, (channel, commands, timeout, behind.commands, ()))
         answer = came[size - 1]
@@ -194,7 +196,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         pass
     except BaseException as error:  # noqa: BLE001 - the long way knows what to do about each
         failed[0] = error
-    if doc is None and failed[0] is None and channel is not None and not in_line:
+    if doc is None and failed[0] is None and channel is not None and in_line is None:
         _give_back(channel, member)
         return _onward(_long(settings, noted, wanted, finish))
     rest: Any = None
@@ -209,7 +211,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
                 channel,
                 session,
                 armed,
-                turn if in_line else None,
+                in_line,
                 member,
                 doc,
                 result,

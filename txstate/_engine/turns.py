@@ -181,7 +181,7 @@ def lines_up(settings: Settings, session: Session, armed: Armed, now: float, lef
         now: by the settings' clock.
         left: seconds until the call's deadline.
     """
-    if not armed.turn.others or now >= armed.until:
+    if not armed.turn.others or now >= armed.until or not settings.patience:
         return None
     claim = session.claim = Claim.suiting(settings, session.worked, session.claim)
     limit = min(settings.longest_wait, settings.timeout / 2, left / 2)
