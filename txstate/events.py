@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import defaultdict
 from dataclasses import dataclass
 from itertools import count
 from threading import Lock
@@ -186,6 +187,7 @@ class Counters:
 
     def __init__(self) -> None:
         self._counts = dict.fromkeys((field.name for field in dataclasses.fields(Stats)), 0)
+        self._attempts: defaultdict[tuple[int, str | None], int] = defaultdict(int)
         self._repeats, self._read = count(), 0
         self.add_repeat: Callable[[], object] = self._repeats.__next__
         """The same as `add_attempt` for the commonest of them: a commit of one round trip."""
@@ -204,12 +206,8 @@ class Counters:
             round_trips: what it took.
             completed: what it came to: ``"commits"`` or ``"reads"``; None: to nothing.
         """
-        totals = self._counts
         with _counting:
-            totals["attempts"] += 1
-            totals["round_trips"] += round_trips
-            if completed is not None:
-                totals[completed] += 1
+            self._attempts[round_trips, completed] += 1
 
     def add_round_trip(self) -> None:
         """The same for a batch that is no attempt's."""
@@ -221,5 +219,11 @@ class Counters:
         with _counting:
             repeated = next(self._repeats) - self._read
             self._read += 1  # to read it is to add to it
-            repeats = dict.fromkeys(("commits", "attempts", "round_trips"), repeated)
-            return Stats(**{name: number + repeats.get(name, 0) for name, number in self._counts.items()})
+            totals = self._counts.copy()
+            attempts = [*self._attempts.items(), ((1, "commits"), repeated)]
+        for (round_trips, completed), number in attempts:
+            totals["attempts"] += number
+            totals["round_trips"] += round_trips * number
+            if completed is not None:
+                totals[completed] += number
+        return Stats(**totals)

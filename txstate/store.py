@@ -21,7 +21,7 @@ from txstate._drivers.sync import SyncDriver
 from txstate._engine import everywhere, plain
 from txstate._engine.doubt import explain
 from txstate._engine.straight import change
-from txstate._engine.transaction import transact
+from txstate._engine.straight_run import run
 from txstate._running import Change, Noted, NotedCoroutine
 from txstate.errors import UsageError, VersionMismatch
 from txstate.tx import AsyncTx, Tx, listed
@@ -255,7 +255,7 @@ class Store(StoreBase[SyncDriver]):
     def _transact(self, body: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         noted = Noted(self._core.running, get_ident(), body, args)
         try:
-            return self._driver.run(transact(self._settings, noted))
+            return self._driver.run(run(self._settings, noted))
         except self._interruptions as interruption:
             explain(noted.attempt, interruption)
             raise
@@ -417,7 +417,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
     async def _transact(self, body: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         driver = self._core.driver or await self._driver()
         noted = NotedCoroutine(self._core.running, id(asyncio.current_task()), body, args)
-        return await driver.run(transact(self._settings, noted))
+        return await driver.run(run(self._settings, noted))
 
     async def _change(
         self,

@@ -16,6 +16,7 @@ from support.counting import (
     each_exactly_once,
     increment,
     increment_async,
+    increment_both,
     is_two,
     repeated,
     seed,
@@ -136,12 +137,13 @@ def test_repeated_transactions_use_armed_connections_and_claims(
     assert min(report.reached[name] for name in ("conflict", "claim", "claimed")) > 10
 
 
+@pytest.mark.parametrize("function", [increment, increment_both], ids=["update", "run"])
 def test_any_single_fault_leaves_repeated_transactions_applied_exactly_once(
-    valkey9: ServerHandle, explored: Explore
+    function: Callable[[Any], int], valkey9: ServerHandle, explored: Explore
 ) -> None:
-    noted = Noted()
+    noted = Noted(function)
     report = explored(
-        "three increments on one store beside one, 1 preemption, any single fault",
+        f"three increments ({function.__name__}) on one store beside one, 1 preemption, any single fault",
         [repeated(noted.increment, 3), noted.increment],
         setup=noted.seed,
         invariant=noted.each_exactly_once,

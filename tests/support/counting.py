@@ -13,7 +13,7 @@ from txstate.testing import Outcome
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from txstate import Doc, Store
+    from txstate import Doc, Store, Tx
 
 ANY_LOSS: Final = (
     "drop_reply",
@@ -37,6 +37,19 @@ def add_one(doc: Doc) -> None:
 
 def increment(store: Store) -> int:
     n: int = store.update("counter", add_one)["n"]
+    return n
+
+
+def increment_both(store: Store) -> int:
+    """Two documents as one, by a function that asks for them."""
+    return store.run(_increment_both)
+
+
+def _increment_both(tx: Tx) -> int:
+    counter, mirror = tx.get_many(["counter", "mirror"])
+    add_one(counter)
+    add_one(mirror)
+    n: int = counter["n"]
     return n
 
 
@@ -85,20 +98,28 @@ def each_exactly_once(store: Store, outcomes: Sequence[Outcome]) -> None:
 
 
 class Noted:
-    """Increments that note their own outcomes, for transactions that make several."""
+    """Increments that note their own outcomes, for transactions that make several.
 
-    def __init__(self) -> None:
+    Args:
+        function: `increment`, or `increment_both`.
+    """
+
+    def __init__(self, function: Callable[[Store], int] = increment) -> None:
+        self._function = function
         self.ends: list[Outcome] = []
 
     def seed(self, store: Store) -> None:
         self.ends.clear()
         seed(store)
+        store.put("mirror", {"n": 0})
 
     def increment(self, store: Store) -> None:
         try:
-            self.ends.append(Outcome(increment(store), None, 1))
+            self.ends.append(Outcome(self._function(store), None, 1))
         except (TxStateError, KeyboardInterrupt) as error:
             self.ends.append(Outcome(None, error, 1))
 
     def each_exactly_once(self, store: Store) -> None:
         each_exactly_once(store, self.ends)
+        if self._function is increment_both:
+            assert store.get("mirror") == store.get("counter"), "one of the two was incremented alone"

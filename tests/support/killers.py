@@ -18,7 +18,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry as Again
 from support import sharing
 from support.cluster import start_cluster
-from support.counting import ANY_LOSS, Noted, add_one, each_exactly_once, increment, repeated, seed
+from support.counting import (
+    ANY_LOSS,
+    Noted,
+    add_one,
+    each_exactly_once,
+    increment,
+    increment_both,
+    repeated,
+    seed,
+)
 from support.faults import of_commit
 from support.ledger import Ledger
 from support.replication import Replication, stopped
@@ -80,6 +89,21 @@ def increments_with_two_lost_replies(server: ServerHandle) -> Found:
 def increments_on_armed_connections(server: ServerHandle) -> Found:
     """One transaction three times on one store, beside another: armed connections and claims come into it."""
     noted = Noted()
+    report = explore(
+        [repeated(noted.increment, 3), noted.increment],
+        setup=noted.seed,
+        invariant=noted.each_exactly_once,
+        violations=1,
+        server=server.unix_url,
+    )
+    if not report.violations:
+        assert min(report.reached[name] for name in ("armed", "claim", "conflict")) > 0, str(report)
+    return found_by(report)
+
+
+def increments_of_two_on_armed_connections(server: ServerHandle) -> Found:
+    """The same by a function that asks for two documents."""
+    noted = Noted(increment_both)
     report = explore(
         [repeated(noted.increment, 3), noted.increment],
         setup=noted.seed,

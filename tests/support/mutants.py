@@ -22,7 +22,7 @@ from txstate._drivers.cluster import SyncClusterChannel
 from txstate._drivers.source import Source
 from txstate._drivers.sync import SyncChannel
 from txstate._effects import Constant, Lost, Send
-from txstate._engine import commit, doubt, readset, resolve, shared, straight, transaction
+from txstate._engine import commit, doubt, readset, resolve, shared, straight, straight_run, transaction
 from txstate._engine.armed import Tail
 from txstate._engine.attempt import Attempt
 from txstate._engine.group import Groups, Member
@@ -209,6 +209,15 @@ def errors_in_the_array_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 def repeated_conflict_taken_for_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     judged = "type(answer) is not list or ReplyError in map(type, answer) or type(came[0]) is ReplyError"
     monkeypatch.setattr(store, "change", _rewritten(straight.change, judged, "False"))
+
+
+@mutant(
+    "a repeated transaction on two documents takes a conflict for a commit",
+    "P2",
+    killers.increments_of_two_on_armed_connections,
+)
+def repeated_conflict_on_two_taken_for_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(straight_run, "applied", lambda *_: True)
 
 
 def _rewritten(function: Any, old: str, new: str) -> Any:

@@ -66,6 +66,7 @@ class Attempt(Standing):
         tail: what armed the snapshot that it began with, if one did.
         bulky: whether the commit sends too much for it to be read back behind EXEC.
         pursued: whether its call takes care of what becomes of it.
+        busy: whether a batch is under way that nobody else's may get mixed up with.
         round_trips: batches sent.
     """
 
@@ -73,7 +74,7 @@ class Attempt(Standing):
     callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] | None = None
     ttls: Mapping[str, TTLRead] = MappingProxyType({})
     member: Member | None = None
-    apart = bulky = pursued = False
+    apart = bulky = pursued = busy = False
     writes: Sequence[Write] = ()
     doubt: Evidence | None = None
     finding: Finding | None = None
@@ -83,7 +84,6 @@ class Attempt(Standing):
     tail: Tail | None = None
     round_trips = 0
     waited = 0.0
-    _busy = False
 
     def __init__(
         self,
@@ -152,21 +152,21 @@ class Attempt(Standing):
             CodecError: the version in a hash is none.
             ServerRefused: the server won't let us read.
         """
-        if self.signature is None and self.channel is None and self.settings.plain:
-            self.check_write()
-            self.require_quiet()
-            if retake(self, wanted):
-                return
+        if self.signature is None and self.channel is None and retake(self, wanted):
+            return
         yield from self._guarded(self._read(wanted, prefetch=prefetch), tuple(wanted))
 
-    def prove(self) -> Steps[None]:
+    def prove(self, came: Sequence[object] | BaseException | None = None) -> Steps[None]:
         """Validate what an armed socket had read before this call began, unless something has since.
+
+        Args:
+            came: what the proof came to, if it was sent already.
 
         Raises:
             Condemned: it no longer holds.
         """
         if self.read_set.unproven:
-            yield from self._guarded(self._prove(), tuple(self.read_set.present))
+            yield from self._guarded(self._prove(came), tuple(self.read_set.present))
 
     def ttl(self, key: str) -> Steps[float | None]:
         """Seconds until the document expires, own writes included; None: it doesn't."""
@@ -203,8 +203,7 @@ class Attempt(Standing):
         if self.state is not RUNNING:
             channel.release()
             self.refuse()
-        self.channel = channel
-        session = channel.session
+        self.channel, session = channel, channel.session
         if self.member is not None and session is not None:
             self.member.got_connected()
         if session is not None and self.slot is not None:
@@ -219,7 +218,7 @@ class Attempt(Standing):
                 self.read_set, self.documents.spares, self.tail = armed.read_set, armed.spares, armed.tail
             elif armed.tail is not None and self.read_set.turn.line is not None:
                 steps = line_up_by(self, armed.tail)
-                yield from steps if self._busy else self._guarded(steps, tuple(wanted))
+                yield from steps if self.busy else self._guarded(steps, tuple(wanted))
 
     # The round trips.
 
@@ -278,7 +277,7 @@ class Attempt(Standing):
             counters.add_attempt(self.round_trips, None)
         self.state = ENDED
         self.documents.guard_by(OVER)
-        return self._let_go()
+        return None if self.channel is None else self._let_go()
 
     def require_quiet(self) -> None:
         """Raise if a read is in flight: one batch at a time on a connection.
@@ -286,7 +285,7 @@ class Attempt(Standing):
         Raises:
             UsageError: in another thread, or in a task that the function did not wait for.
         """
-        if self._busy:
+        if self.busy:
             raise UsageError(
                 "a read of this transaction is still in flight: a Tx is for one thread at a time, and an async "
                 "function must await all that it started; nothing was applied"
@@ -294,7 +293,7 @@ class Attempt(Standing):
 
     def _let_go(self) -> Channel | None:
         channel, self.channel = self.channel, None
-        if channel is not None and self._busy:
+        if channel is not None and self.busy:
             # A read was left behind: its reply, or the connection that it waits for, must not become another's.
             channel.abandon()
             return None
@@ -304,7 +303,7 @@ class Attempt(Standing):
         """Read, and sort what goes wrong: what may pass condemns the attempt, so that the function can't go on."""
         self.check_write()
         self.require_quiet()
-        self._busy = True
+        self.busy = True
         try:
             yield from steps
         except (Exhausted, Unreachable) as error:
@@ -325,7 +324,7 @@ class Attempt(Standing):
                 raise self.condemn(outcome) from error
             raise outcome.error from error
         finally:
-            self._busy = False
+            self.busy = False
 
     def _settle(self, keys: Iterable[str]) -> None:
         """Settle in the slot of these keys, before anything is sent.
@@ -391,12 +390,14 @@ class Attempt(Standing):
         if unreadable and not prefetch:
             yield from self._explain(*next(iter(unreadable.items())))
 
-    def _prove(self) -> Steps[None]:
+    def _prove(self, came: Sequence[object] | BaseException | None) -> Steps[None]:
+        if isinstance(came, BaseException):
+            raise came
         session, read_set = self.session, self.read_set
-        if read_set.proof is None:
-            read_set.proof = Proof(session, read_set.names.values())
-        replies = yield from self.exchange((), self.remaining(), read_set.proof.commands)
-        read_set.proof.take(replies, sum(read_set.present.values()))
+        proof = read_set.proof = read_set.proof or Proof(session, read_set.names.values())
+        if came is None:
+            came = yield from self.exchange((), self.remaining(), proof.commands)
+        proof.take(came, sum(read_set.present.values()))
         read_set.unproven = False
 
     def _extend(self, reads: Sequence[Read]) -> Steps[tuple[dict[Read, Exception], bool]]:

@@ -21,6 +21,7 @@ from txstate._engine.guarded import guarded_verdict, guarded_write
 from txstate._engine.outcome import APPLIED, Committed, Conflict, Outage, Partial, Refused, failure, verdict
 from txstate._engine.resolve import Evidence
 from txstate._engine.shared import carry_others, is_carried
+from txstate._engine.state import RUNNING, Condemned
 from txstate._engine.turns import follows, pass_on, with_commit
 from txstate._engine.writeset import commands_of, write_set
 
@@ -56,14 +57,15 @@ def commit(attempt: Attempt) -> Steps[Committed | Conflict | Outage | Apart | Re
         What came of it; a commit in doubt has been resolved.
 
     Raises:
+        Condemned: the attempt is over already.
         CommitUnknown: it could not be resolved, or was applied in part.
         BaseException: an interruption, whatever the driver threw.
     """
+    if attempt.state is not RUNNING:
+        raise Condemned
     attempt.require_quiet()
-    for record in attempt.documents.records.values():
-        if record.pending:
-            yield from _read_pending(attempt)
-            break
+    if attempt.documents.pending:
+        yield from _read_pending(attempt)
     writes = attempt.writes = write_set(attempt)
     member, relay = attempt.member, None
     if member is not None and member.group is not None:

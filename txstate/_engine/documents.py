@@ -62,6 +62,14 @@ class Documents:
         """Whether nothing is here yet."""
         return not (self.records or self.spares)
 
+    @property
+    def pending(self) -> bool:
+        """Whether fields were incremented that are not here."""
+        for record in self.records.values():  # noqa: SIM110 - a generator would cost as much as the rest of it
+            if record.pending:
+                return True
+        return False
+
     def ready(self, wanted: Wanted) -> bool:
         """Whether all of this was read on suspicion."""
         for key, fields in wanted.items():

@@ -154,6 +154,17 @@ def verdict(
     return Partial(replies)
 
 
+def applied(replies: Sequence[object], size: int) -> bool:
+    """Whether the replies say so, as `verdict` would; it tells what else they say.
+
+    Args:
+        replies: to the commit, and to what followed it.
+        size: commands of the transaction itself.
+    """
+    answer = replies[size - 1]
+    return type(answer) is list and ReplyError not in map(type, answer) and type(replies[0]) is not ReplyError
+
+
 def _first_error(replies: Sequence[object]) -> ReplyError | None:
     return next((reply for reply in replies if isinstance(reply, ReplyError)), None)
 

@@ -31,7 +31,11 @@ def retake(attempt: Attempt, wanted: Wanted) -> bool:
     Raises:
         UsageError, CodecError: what is wanted are no fields' names.
     """
+    attempt.check_write()
+    attempt.require_quiet()
     settings = attempt.settings
+    if not settings.plain:
+        return False
     signature, groups = signature_of(settings, wanted), settings.groups
     channel: Channel | None = settings.retake(signature)
     if channel is None:

@@ -17,14 +17,14 @@ from txstate._docs import Doc
 from txstate._effects import LARGE, Lost, Onward, ReplyError, Send
 from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN
-from txstate._engine.commit import EXEC, LEAST, MULTI, Sent, judged
+from txstate._engine.commit import EXEC, LEAST, MULTI, Sent
 from txstate._engine.documents import OVER
 from txstate._engine.outcome import GiveWay, Outage
 from txstate._engine.pursuit import first_attempt
 from txstate._engine.resolve import Evidence
 from txstate._engine.session import PROMPT
 from txstate._engine.state import COMMITTED
-from txstate._engine.transaction import ended, raised, transact
+from txstate._engine.transaction import ended, judging, onward, raised, transact
 from txstate._engine.turns import come_in, in_turn, lines_up, stays
 from txstate._engine.writeset import Write
 from txstate.errors import TxStateError
@@ -104,7 +104,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         signature = (settings.namespace, (key, None)) if fields is None else _signature(settings, wanted)
     channel: Channel | None = None if signature is None else settings.retake(signature)
     if channel is None:
-        return _onward(_long(settings, noted, wanted, finish))
+        return onward(_long(settings, noted, wanted, finish))
     deadline = began + settings.retry.deadline
     session: Session = channel.session  # type: ignore[assignment]  # one that is armed has it, and what arms it
     armed: Armed = session.armed  # type: ignore[assignment]
@@ -198,7 +198,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         failed[0] = error
     if doc is None and failed[0] is None and channel is not None and in_line is None:
         _give_back(channel, member)
-        return _onward(_long(settings, noted, wanted, finish))
+        return onward(_long(settings, noted, wanted, finish))
     rest: Any = None
     while True:  # once, and once more for each interruption that strikes here
         try:
@@ -312,7 +312,7 @@ def _rest(attempt: Attempt, session: Session, stand: _Stand, error: BaseExceptio
         return raised(error)
     if stand.version:
         sent = Sent(attempt.writes, stand.size, stand.behind, attempt.read_set.turn)
-        return _judged(attempt, session, sent, stand.came if error is None else error, stand.result)
+        return judging(attempt, session, sent, stand.came if error is None else error, stand.result)
     if stand.doc is not None:
         return ended(attempt, stand.result)
     if error is not None:
@@ -333,21 +333,6 @@ def _long(
         return finish(attempt.documents.records[noted.key], result)
 
     return transact(settings, noted, wanted=wanted, plain=True, finish=finished, begun=begun)
-
-
-def _onward(steps: Steps[Any]) -> Any:
-    """Begin these, for the driver to go on with; or their result, if that is all there is to it."""
-    try:
-        return Onward(steps, next(steps))
-    except StopIteration as stop:
-        return stop.value
-
-
-def _judged(
-    attempt: Attempt, session: Session, sent: Sent, came: Sequence[object] | Lost, result: Any
-) -> Rest:
-    """The rest of an attempt whose commit was sent."""
-    return (yield from judged(attempt, session, sent, came)), result
 
 
 def _signature(settings: Settings, wanted: Wanted) -> Hashable:

@@ -5,26 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from txstate import events
-from txstate._effects import Call, Sleep
+from txstate._effects import Call, Onward, Sleep
 from txstate._engine.armed import rearm
 from txstate._engine.carried import abide, carried, tell
-from txstate._engine.commit import commit
+from txstate._engine.commit import commit, judged
 from txstate._engine.doubt import interrupted
 from txstate._engine.group import OUT
-from txstate._engine.outcome import Apart, Committed, Conflict, GiveWay, Outage, Refused
+from txstate._engine.outcome import APPLIED, Apart, Committed, Conflict, GiveWay, Outage, Refused
 from txstate._engine.pursuit import Pursuit, first_attempt
 from txstate._engine.settings import logger
 from txstate._engine.shared import is_carried
-from txstate._engine.state import CONDEMNED, RUNNING, Condemned
+from txstate._engine.state import CONDEMNED, Condemned
 from txstate._engine.turns import pass_on
 from txstate.errors import ConflictError, TxStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from txstate._effects import Steps
+    from txstate._effects import Lost, Steps
     from txstate._engine.armed import Wanted
     from txstate._engine.attempt import Attempt
+    from txstate._engine.commit import Sent
+    from txstate._engine.session import Session
     from txstate._engine.settings import Settings
 
 _NOTHING: Final[Wanted] = {}
@@ -110,27 +112,38 @@ def _whole(
     call: Pursuit,
 ) -> Rest:
     """One attempt from its beginning on."""
-    if wanted and attempt.channel is None:
-        yield from attempt.begin(wanted)
-    # Most often everything is there: it came with the last commit on this connection.
-    there = given is not None and attempt.documents.hand_out(given)
-    if wanted and not there and not attempt.documents.ready(wanted):
-        yield from attempt.read(wanted, prefetch=True)
+    if wanted:
+        if attempt.channel is None:
+            yield from attempt.begin(wanted)
+        if not attempt.documents.ready(wanted):
+            yield from attempt.read(wanted, prefetch=True)
     call.attribute(attempt)
     if given is None:
         result = yield Call(body, (attempt,))
     else:
-        if not there and not attempt.documents.hand_out(given):
+        if not attempt.documents.hand_out(given):
             yield from attempt.read(given)
         result = body(attempt)
-    return (yield from ended(attempt, result))
+    return (yield from commit(attempt)), result
 
 
 def ended(attempt: Attempt, result: Any) -> Rest:
     """An attempt whose function has returned."""
-    if attempt.state is not RUNNING:
-        raise Condemned
     return (yield from commit(attempt)), result
+
+
+def judging(
+    attempt: Attempt, session: Session, sent: Sent, came: Sequence[object] | Lost, result: Any
+) -> Rest:
+    """An attempt whose commit was sent. See `judged`."""
+    return (yield from judged(attempt, session, sent, came)), result
+
+
+def proving(attempt: Attempt, came: Sequence[object] | BaseException, result: Any) -> Rest:
+    """An attempt that wrote nothing, and whose proof was sent. See `Attempt.prove`."""
+    yield from attempt.prove(came)
+    rearm(attempt)
+    return APPLIED, result
 
 
 def raised(error: BaseException) -> Rest:
@@ -140,6 +153,14 @@ def raised(error: BaseException) -> Rest:
         raise error
     finally:
         del error  # the traceback keeps this frame
+
+
+def onward(steps: Steps[Any]) -> Any:
+    """Begin these, for the driver to go on with; or their result, if that is all there is to it."""
+    try:
+        return Onward(steps, next(steps))
+    except StopIteration as stop:
+        return stop.value
 
 
 def _once(attempt: Attempt, steps: Rest) -> Steps[tuple[Outcome, Any]]:
