@@ -116,7 +116,8 @@ class StoreBase(Generic[D]):
             max_connections: more transactions than that at once wait, until their deadline.
             durability: what a commit must have reached before its call returns (`Replicas`, `Fsync`); what falls short
                 raises `NotDurable`, and is applied all the same. None: the server's memory.
-            fsync: of an embedded folder: ``"everysec"`` loses at most a second at a power cut, ``"always"`` nothing.
+            fsync: of an embedded folder: ``"everysec"`` loses at most a second at a power cut, ``"always"`` nothing. For
+                anything else ``"always"`` is refused.
             on_event: called with every event (`txstate.events`), in the thread or task where it happens.
 
         Raises:

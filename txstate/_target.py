@@ -81,10 +81,22 @@ def target_of(
     """Read the arguments of a store.
 
     Raises:
-        UsageError: they name nothing that could be opened.
+        UsageError: they name nothing that could be opened, or ask a server for an fsync that isn't ours to set.
     """
+    opened = _opened(target, client, fsync, asynchronous=asynchronous)
     if fsync not in ("everysec", "always"):
         raise UsageError(f"fsync is 'everysec' or 'always', not {fsync!r}")
+    if fsync == "always" and opened.folder is None:
+        raise UsageError(
+            "fsync='always' is for the server of a folder, Store('folder/'): any other one goes by its own appendfsync, "
+            "and durability=Fsync() waits for that; a private one keeps nothing"
+        )
+    return opened
+
+
+def _opened(
+    target: str | os.PathLike[str] | Private, client: Any, fsync: Policy, *, asynchronous: bool
+) -> Target:
     if client is not None:
         if target is not PRIVATE:
             raise UsageError("pass a target or client=, not both")

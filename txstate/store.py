@@ -505,11 +505,11 @@ def _removed(doc: Doc, version: int | None) -> bool:
 
 
 def _expect(doc: Doc, version: int) -> None:
+    if isinstance(version, bool) or not isinstance(version, int):
+        raise UsageError(
+            f"if_version takes what .version shows, an int, not {type(version).__name__} ({version!r}); nothing was applied"
+        )
     if doc.version != version:
-        if not isinstance(version, int):
-            raise UsageError(
-                f"if_version takes what .version shows, an int, not {type(version).__name__} ({version!r})"
-            )
         raise VersionMismatch(doc.key, version, doc.version)
 
 

@@ -114,7 +114,7 @@ def test_a_commit_cancelled_at_any_await_says_what_became_of_it_and_leaves_a_sou
         asyncio.run(main())
     witness.check()
     assert not witness.unknown
-    assert witness.interrupted >= (8 if scene == "new connection" else 2)
+    assert witness.interrupted >= (7 if scene == "new connection" else 2)
     figures(server, witness.ledger, fired=witness.interrupted, resolved=len(witness.committed))
 
 

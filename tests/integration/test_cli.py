@@ -91,7 +91,7 @@ def test_usage() -> None:
 
 
 def test_as_a_process_without_a_traceback(valkey9: ServerHandle) -> None:
-    command = [sys.executable, "-W", "error", "-m", "txstate.cli", "--url", valkey9.url]
+    command = [sys.executable, "-W", "error", "-m", "txstate", "--url", valkey9.url]
     put = subprocess.run([*command, "put", "k"], input=b'{"a": "\xc3\xa9"}', capture_output=True, check=True)
     assert json.loads(put.stdout)["key"] == "k"
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}

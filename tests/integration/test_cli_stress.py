@@ -35,7 +35,7 @@ KEYS = {
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "txstate.cli", "stress", *arguments]
+    return [sys.executable, "-m", "txstate", "stress", *arguments]
 
 
 def environment() -> dict[str, str]:

@@ -924,6 +924,8 @@ def test_snapshots_of_what_was_committed(server: ServerHandle) -> None:
         assert store.delete("k") is False
         with pytest.raises(UsageError, match=r"an int, not str \('0'\)"):
             store.put("k", {}, if_version="0")  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match=r"an int, not bool \(False\)"):
+            store.put("k", {}, if_version=False)
         again = store.put("k", {}, if_version=0)
         assert again.version > second.version
         assert store.delete("k", if_version=again.version) is True

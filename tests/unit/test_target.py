@@ -77,7 +77,20 @@ def test_an_address_without_a_scheme_is_refused_with_the_right_one(target: str) 
         opened(target)
 
 
-@pytest.mark.parametrize("target", ["http://x", "postgres://x", "://x", "REDIS//://x", "redis://host:port"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://x",
+        "postgres://x",
+        "://x",
+        "REDIS//://x",
+        "redis://host:port",
+        "redis://host/zero",
+        "redis://host/1/2",
+        "rediss://host:6379/-1",
+        "redis+cluster://host:7000/one",
+    ],
+)
 def test_what_redis_py_would_not_take_is_refused_at_once(target: str) -> None:
     with pytest.raises(UsageError):
         opened(target)
@@ -116,6 +129,12 @@ def test_a_target_and_a_client_at_once_are_refused() -> None:
 def test_an_unknown_fsync_is_refused(fsync: Any) -> None:
     with pytest.raises(UsageError, match="'everysec' or 'always'"):
         opened(fsync=fsync)
+
+
+def test_an_fsync_that_is_not_ours_to_set_is_refused() -> None:
+    for target, client in ((PRIVATE, None), ("redis://localhost", None), (PRIVATE, redis.Redis())):
+        with pytest.raises(UsageError, match=r"durability=Fsync\(\)"):
+            opened(target, client, "always")
 
 
 # Sentinel

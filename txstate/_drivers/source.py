@@ -193,6 +193,10 @@ def parsed(url: str, *, asynchronous: bool) -> tuple[type[Any], dict[str, Any]]:
     scheme, separator, rest = url.partition("://")
     module = redis.asyncio.connection if asynchronous else redis.connection
     try:
+        database = "" if scheme == "unix" else urlsplit(url).path.removeprefix("/")
+        if database and not (database.isascii() and database.isdecimal()):
+            # redis-py would take what it can't read for database 0.
+            raise ValueError(f"a database is a number, not {database!r}")
         settings: dict[str, Any] = dict(module.parse_url(SCHEMES[scheme] + separator + rest))
     except ValueError as error:
         raise UsageError(f"the address {url!r} can't be used: {error}") from error
