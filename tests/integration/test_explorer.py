@@ -331,6 +331,11 @@ def drop_reply(store: Store) -> None:
     [
         {"transactions": []},
         {"transactions": ["increment"]},
+        {"transactions": increment},
+        {"setup": "seed"},
+        {"server": 6379},
+        {"server": "http://localhost"},
+        {"server": "redis+cluster://localhost:7000"},
         {"faults": "drop_reply"},
         {"faults": ["lightning"]},
         {"faults": [drop_reply]},
@@ -341,6 +346,7 @@ def drop_reply(store: Store) -> None:
         {"preemptions": -1},
         {"max_faults": -1},
         {"invariant": an_async_invariant},
+        {"invariant": None},
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], valkey9: ServerHandle) -> None:
@@ -352,6 +358,13 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], valkey9: Server
     }
     with pytest.raises(UsageError):
         explore(**{**arguments, **options})
+
+
+def test_what_is_no_schedule_can_t_be_replayed(valkey9: ServerHandle) -> None:
+    report = explore([naive] * 2, setup=seed, invariant=is_two, server=valkey9.unix_url)
+    violation: Any = report.first
+    with pytest.raises(UsageError, match=r"report\.first\.schedule"):
+        replay(violation, [naive] * 2, setup=seed, invariant=is_two, server=valkey9.unix_url)
 
 
 def test_waiting_costs_no_time_and_chance_stays_as_it_was(valkey9: ServerHandle) -> None:

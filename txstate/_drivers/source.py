@@ -191,6 +191,10 @@ def parsed(url: str, *, asynchronous: bool) -> tuple[type[Any], dict[str, Any]]:
         UsageError: it is none that redis-py understands.
     """
     scheme, separator, rest = url.partition("://")
+    if scheme not in SCHEMES:
+        raise UsageError(
+            f"the address {url!r} can't be used: it is none of a single server ({', '.join(SCHEMES)})"
+        )
     module = redis.asyncio.connection if asynchronous else redis.connection
     try:
         database = "" if scheme == "unix" else urlsplit(url).path.removeprefix("/")

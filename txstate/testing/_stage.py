@@ -57,7 +57,7 @@ class Stage:
         store: a store of an outsider: for setup, invariants, and other clients.
 
     Raises:
-        UsageError: a server that was handed in holds data, or was to be killed.
+        UsageError: a server that was handed in is none, holds data, or was to be killed.
         StoreUnavailable: there is no server.
     """
 
@@ -70,7 +70,10 @@ class Stage:
         if server is None:
             self._own = MortalServer() if mortal else open_private()
             server = self._own
-        self.url = server if isinstance(server, str) else server.url
+        url = server if isinstance(server, str) else getattr(server, "url", None)
+        if not isinstance(url, str):
+            raise UsageError(f"server= takes an address, or something that has a .url, not {server!r}")
+        self.url = url
         self._source = Source.of_url(self.url, asynchronous=False)
         self._driver = SyncDriver(self._source, _LINKS)
         self._control: SyncChannel | None = None

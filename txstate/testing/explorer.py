@@ -169,6 +169,10 @@ def replay(
         guide = ByNumbers(schedule)
     else:
         script = Schedule.parse(schedule) if isinstance(schedule, str) else schedule
+        if not isinstance(script, Schedule):
+            raise UsageError(
+                f"replay takes a schedule, or its text, such as report.first.schedule, not {type(script).__name__}"
+            )
         events = [choice.event for choice in script.choices if choice.event not in ("", DELIVER, INSIDE)]
         wanted = [name for name in dict.fromkeys(events) if name in MISHAPS]
         bounds = Bounds(_mishaps([*wanted, *(fault for fault in faults if callable(fault))]), _NO_LIMIT, None)
@@ -208,8 +212,7 @@ class _Explorer:
         *,
         shared: bool,
     ) -> None:
-        if not transactions or not all(callable(function) for function in transactions):
-            raise UsageError("explore takes a list of functions, each of which is called with a store")
+        _check(transactions, setup, invariant)
         self._setup, self._invariant, self._bounds = setup, invariant, bounds
         self._takes_outcomes = _takes_two(invariant)
         self._names = [f"{index}:{_name(function)}" for index, function in enumerate(transactions)]
@@ -318,6 +321,16 @@ def _mishaps(faults: Iterable[Fault]) -> dict[str, Mishap]:
             )
         mishaps[name] = outsider(fault)
     return mishaps
+
+
+def _check(transactions: Any, setup: Any, invariant: Any) -> None:
+    """Refuse what could only fail later, and would then look like a finding."""
+    if callable(transactions) or not transactions or not all(map(callable, transactions)):
+        raise UsageError("explore takes a list of functions, each of which is called with a store")
+    if not callable(invariant):
+        raise UsageError(f"invariant= takes a function that is called with a store, not {invariant!r}")
+    if setup is not None and not callable(setup):
+        raise UsageError(f"setup= takes a function that is called with a store, not {setup!r}")
 
 
 def _at_least(name: str, value: Any, least: int) -> int:
