@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from txstate._changes import KEEP
 from txstate._codec import VERSION_FIELD
 from txstate._docs import Doc
-from txstate._effects import LARGE, Lost, Onward, ReplyError, Send
+from txstate._effects import LARGE, Lost, Onward, Send
 from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN
 from txstate._engine.commit import EXEC, LEAST, MULTI, Sent
 from txstate._engine.documents import OVER
-from txstate._engine.outcome import GiveWay, Outage
+from txstate._engine.outcome import APPLIED, GiveWay, Outage, verdict
 from txstate._engine.pursuit import first_attempt
 from txstate._engine.resolve import Evidence
 from txstate._engine.session import PROMPT
@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 _new: Final = tuple.__new__
 """Makes an effect, without a call to its class's own `__new__`, which is Python."""
+
+_APPLIED: Final = [b"OK", 0]
+"""What EXEC answers to SET and to HSET of fields that are there: nothing but a transaction that was applied."""
 
 _FRESH: Final = 60.0
 """Seconds for which the expiry of a token, an hour at least, is left as it is: to set it anew costs the server as much as a
@@ -169,8 +172,8 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         timeout = min(settings.timeout, max(LEAST, left / 2))
         came = yield _new(Send, (channel, commands, timeout, behind.commands, ()))
         answer = came[size - 1]
-        if type(answer) is not list or ReplyError in map(type, answer) or type(came[0]) is ReplyError:
-            raise _UnusualError  # `verdict` tells what they say
+        if answer != _APPLIED and verdict(came[:size], (key,)) is not APPLIED:
+            raise _UnusualError
         if began >= session.fresh:
             session.fresh = began + _FRESH
         record.committed_version = version
