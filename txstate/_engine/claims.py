@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CONFLICTS_BEFORE_CLAIM: Final = 2
 WAIT: Final = "BZPOPMIN"
-TURN = 0.0016
+TURN = 0.0015
 """Seconds that a turn goes on for further commits. By time, and not by their number: what everybody waits for is the others'
 turns, and what a turn costs beside its commits is the time that processes take to wake up."""
 _PART: Final = 40

@@ -142,6 +142,7 @@ class Entry:
         session = self._tail.session
         turn.came(replies[: len(self.patience)])
         turn.claimed = self._claimed
+        self._tail.expect(replies[self._own + 1])
         self._tail.take(replies[self._own :], turn)
         turn.claimed = ()
         armed, session.armed = session.armed, None
