@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.wire import eventually
@@ -20,6 +21,10 @@ from txstate._engine.armed import Armed
 from txstate._engine.readset import ReadSet
 from txstate._engine.session import Session
 from txstate.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
 
 class Place(pool_module.Place):
@@ -337,3 +342,94 @@ def test_looking_for_lost_places_takes_a_small_share_of_the_time(monkeypatch: py
         source._look_for_lost()
         now += 0.1
     assert len(looked) == 2
+
+
+def opposed(source: Pool[Place, str], moment: int, work: Callable[[], object]) -> tuple[Place | None, bool]:
+    """Do it, while another thread takes what is armed for `a`, without a lock, after so many steps of the pool's.
+
+    Returns:
+        What that has got; and whether the work took so many steps.
+    """
+    got: list[Place | None] = []
+    steps = 0
+
+    def trace(frame: FrameType, event: str, _arg: object) -> Any:
+        nonlocal steps
+        if frame.f_code.co_filename != pool_module.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            steps += 1
+            if steps == moment:
+                got.append(source.retake("a"))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return (got[0], True) if got else (None, False)
+
+
+def another_armed_alike(source: Pool[Place, str]) -> Callable[[], object]:
+    first, second = taken(source), taken(source)
+    first.arm("a")
+    second.arm("a")
+    source.give(first)
+    return lambda: source.give(second)
+
+
+def too_many_armed(source: Pool[Place, str]) -> Callable[[], object]:
+    places = [taken(source) for _ in range(9)]
+    for place, signature in zip(places, "abcdefghi", strict=True):
+        place.arm(signature)
+    for place in places[:-1]:
+        source.give(place)
+    return lambda: source.give(places[-1])
+
+
+def the_only_one_armed(source: Pool[Place, str]) -> Callable[[], object]:
+    places = [taken(source) for _ in range(9)]
+    places[0].arm("a")
+    source.give(places[0])
+    return lambda: source.take("b" * len(places))  # which keeps the others, too
+
+
+def closing(source: Pool[Place, str]) -> Callable[[], object]:
+    the_only_one_armed(source)
+    return source.close
+
+
+def after_a_failover(source: Pool[Place, str]) -> Callable[[], object]:
+    the_only_one_armed(source)
+    return lambda: source.drop_others("elsewhere")
+
+
+@pytest.mark.parametrize(
+    "work", [another_armed_alike, too_many_armed, the_only_one_armed, closing, after_a_failover]
+)
+def test_what_another_thread_takes_at_any_moment_is_its_alone(
+    work: Callable[[Pool[Place, str]], Callable[[], object]],
+) -> None:
+    moment, reached, held = 0, True, 0
+    while reached:
+        source, moment = pool(9), moment + 1
+        result: list[object] = []
+        steps = work(source)
+
+        def note(steps: Callable[[], object] = steps, result: list[object] = result) -> None:
+            result.append(steps())
+
+        place, reached = opposed(source, moment, note)
+        if place is None:
+            continue
+        held += 1
+        assert place.session is not None, f"closed at step {moment}"
+        assert place.session.armed is not None, f"disarmed at step {moment}"
+        assert place not in result
+        source.closed = False
+        others = [*iter(source.take, None)]
+        assert place not in others, f"given to two at step {moment}"
+    assert held

@@ -116,7 +116,11 @@ class Pool(Generic[C, W]):
         return channel
 
     def retake(self, signature: Hashable) -> C | None:
-        """The idle channel that is armed for this signature, if there is one."""
+        """The idle channel that is armed for this signature, if there is one.
+
+        Other threads call it at any time, without a lock. So whoever takes a channel out of `_armed` does it in one step,
+        and has it only if it was still there.
+        """
         channel = self._armed.pop(signature, None)
         if channel is not None:
             channel.hot = True  # or it would not have been armed
@@ -149,7 +153,14 @@ class Pool(Generic[C, W]):
             return channel
         if self._idle:
             return self._idle.pop(0)
-        return self._armed.popitem(last=False)[1] if self._armed else None
+        return self._longest_armed()
+
+    def _longest_armed(self) -> C | None:
+        """Take out what was armed longest ago, if any is."""
+        try:
+            return self._armed.popitem(last=False)[1]
+        except KeyError:
+            return None
 
     def _fitting(self, slot: int | None) -> C | None:  # noqa: ARG002 - here all places go to one server
         """An idle channel that need not be connected to another node, if there is one."""
@@ -176,16 +187,13 @@ class Pool(Generic[C, W]):
             self._shelve(channel)
             return None
         armed, signature = self._armed, session.armed.signature
-        former = armed.setdefault(signature, channel)
-        if former is not channel:
-            armed[signature] = channel
-            armed.move_to_end(signature)
-        elif len(armed) > _ARMED:
-            _, former = armed.popitem(last=False)
-        else:
-            return None
-        former.disarm()
-        self._shelve(former)
+        former = armed.pop(signature, None)
+        armed[signature] = channel
+        if former is None and len(armed) > _ARMED:
+            former = self._longest_armed()
+        if former is not None:
+            former.disarm()
+            self._shelve(former)
         return None
 
     def _give_otherwise(self, channel: C) -> W | None:
@@ -200,9 +208,8 @@ class Pool(Generic[C, W]):
             if channel.peer != peer:
                 channel.drop()
         for signature, channel in list(self._armed.items()):
-            if channel.peer != peer:
-                del self._armed[signature]  # with its socket goes what it is armed with
-                channel.drop()
+            if channel.peer != peer and self._armed.pop(signature, None) is not None:
+                channel.drop()  # with its socket goes what it is armed with
                 self._shelve(channel)
 
     def replace(self, channel: C) -> C:
@@ -221,11 +228,12 @@ class Pool(Generic[C, W]):
     def close(self) -> list[W]:
         """Close what is idle, and later what is given back; returns who waits in vain."""
         self.closed = True
-        for channel in (*self._idle, *self._armed.values()):
+        for channel in self._idle:
             channel.drop()
+        while (armed := self._longest_armed()) is not None:
+            armed.drop()
         waiting, self._waiting = list(self._waiting), deque()
         self._idle = []
-        self._armed.clear()
         return waiting
 
     def all(self) -> list[C]:
