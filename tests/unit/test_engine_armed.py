@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -9,10 +10,16 @@ from typing import TYPE_CHECKING
 import pytest
 import tenacity
 from support.scripted import DIRTY, QUEUED, TIME, ScriptedChannel, Wire, error, lost
+from support.together import Box
 
-from txstate._effects import Lost, Send
-from txstate._engine import claims
+from txstate._effects import Lost, Park, Send, advance
+from txstate._engine import claims, straight
+from txstate._engine.claims import Claim, Turn
+from txstate._engine.group import Groups
+from txstate._engine.pursuit import first_attempt
+from txstate._engine.retake import retake
 from txstate._engine.transaction import transact
+from txstate._running import Change, Running
 from txstate.errors import (
     CommitUnknown,
     ConflictError,
@@ -595,6 +602,34 @@ def test_a_turn_that_was_kept_for_longer_than_its_claim_lasts_is_over() -> None:
     wire.now += claims.shortest_kept(wire.settings)
     assert wire.transact(add_one) == 4
     assert names(wire.batches()[before])[0] == "UNWATCH", "it reads anew, and sees whose turn it is"
+
+
+@pytest.mark.parametrize("way", ["update", "run"])
+def test_a_call_that_another_thread_leads_is_no_call_to_a_turn_that_was_kept(way: str) -> None:
+    """It would count twice: once more when it comes to an attempt of its own."""
+    wire = armed()
+    wire.settings = settings = replace(
+        wire.settings, on_event=None, groups=(groups := Groups(threading.Lock, Box, lambda: wire.now))
+    )
+    wire.transact(add_one)
+    session = wire.channels[0].session
+    assert session is not None
+    kept = session.armed
+    assert kept is not None
+    claim = Claim.suiting(settings)
+    kept.until, kept.turn = wire.now + 1, Turn(claim)
+    kept.turn.see(["a"], [claim.value])
+    kept.turn.since = session.finished = wire.now
+    assert groups.lead(groups.alone(kept.signature, {"a": None}), wire.now + 10)
+    if way == "run":
+        assert not retake(first_attempt(settings, wire.now), {"a": None})
+    else:
+        call = Change(Running(), 0, lambda doc: doc.increment("n"), (), "a")
+        steps, effect = advance(straight.change(settings, call, None, lambda _, result: result), None, None)
+        assert isinstance(effect, Park)
+        steps.close()
+    assert session.armed is kept
+    assert session.prompt == 0
 
 
 def increment(tx: Tx, *, key: str) -> int:

@@ -43,12 +43,12 @@ def retake(attempt: Attempt, wanted: Wanted) -> bool:
     attempt.channel = channel
     session: Session = channel.session  # type: ignore[assignment]  # one that is armed has it, and what arms it
     armed: Armed = session.armed  # type: ignore[assignment]
-    usual = attempt.read_set.turn is NO_TURN and (
-        not armed.until or stays(settings, session, armed.turn, settings.clock())
-    )
+    usual = attempt.read_set.turn is NO_TURN
     if usual and groups is not None:
         attempt.member = groups.alone(signature, wanted)
         usual = groups.lead(attempt.member, attempt.deadline)
+    if usual and armed.until:
+        usual = stays(settings, session, armed.turn, settings.clock())
     # The look at the socket comes last, as other threads go on meanwhile: they are to find a leader.
     if not usual or not channel.quiet():
         _give_back(attempt)

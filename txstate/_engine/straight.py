@@ -120,6 +120,10 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         tail = armed.tail
         if tail is None or not tail.simple:
             raise _UnusualError
+        if groups is not None:
+            member, tail.leader = tail.leader or groups.alone(signature, wanted), None
+            if not groups.lead(member, deadline):
+                raise _UnusualError
         if armed.until:
             turn = armed.turn
             if began < turn.ends and began - session.finished < PROMPT:
@@ -128,10 +132,6 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
                 waits = lines_up(settings, session, armed, began, deadline - began)
                 if waits is None:
                     raise _UnusualError
-        if groups is not None:
-            member, tail.leader = tail.leader or groups.alone(signature, wanted), None
-            if not groups.lead(member, deadline):
-                raise _UnusualError
         if not channel.quiet():  # last, as other threads go on meanwhile: they are to find a leader
             raise _UnusualError
         session.armed = None
