@@ -769,6 +769,46 @@ def test_nobody_waits_for_a_call_that_leaves_in_the_moment_in_which_it_is_found(
     assert other.place is LEADS
 
 
+class Contended:
+    """A lock that somebody else is quicker to take, once."""
+
+    quicker: Callable[[], object] | None = None
+
+    def __enter__(self) -> None:
+        quicker, self.quicker = self.quicker, None
+        if quicker is not None:
+            quicker()
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("straight", [False, True])
+def test_whoever_comes_while_a_call_on_its_own_leaves_does_not_take_the_place_of_those_who_wait(
+    straight: bool,  # noqa: FBT001 - pytest passes it by name
+) -> None:
+    lock = Contended()
+    groups = Groups(lambda: lock, Box, lambda: 0.0)
+    alone, rival = groups.alone("signature", {}), groups.alone("signature", {})
+    groups.lead(alone, 10.0)
+    waiting = one_more(groups)
+    late: list[Member] = []
+
+    def comes() -> None:
+        if straight:
+            assert not groups.lead(rival, 10.0)
+        else:
+            late.append(one_more(groups))
+
+    lock.quicker = comes
+    assert not groups.resign(alone)
+    assert waiting.place is LEADS, "nobody has told it that it leads"
+    assert isinstance(waiting.mailbox, Box)
+    assert waiting.mailbox.full
+    groups.leave(waiting)
+    assert [member.place for member in late] == [LEADS] * (not straight), "it has lost its place in the line"
+
+
 def test_leaders_of_what_is_asked_for_no_more_are_forgotten() -> None:
     groups = Groups(threading.Lock, Box, lambda: 0.0)
     busy = groups.alone("busy", {})

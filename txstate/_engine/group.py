@@ -179,6 +179,9 @@ class Groups:
         member = Member(self, signature, wanted, attempt.deadline)
         with self._lock:
             leader = self._leaders.setdefault(signature, member)
+            if leader.place is OUT and leader.group is not None:  # on its way out: see `resign`
+                self._follow(leader, leader.group)
+                leader = self._leaders.setdefault(signature, member)
             if leader is member:
                 return member
             if leader.group is None and leader.place is not OUT:
@@ -229,8 +232,10 @@ class Groups:
     def _succeed(self, former: Member, member: Member) -> bool:
         """Take the place of one that has left; whether it was still to be had."""
         with self._lock:
-            if former.place is not OUT or self._leaders.get(member.signature) is not former:
+            if self._leaders.get(member.signature) is not former or former.place is not OUT:
                 return False
+            if former.group is not None:
+                return False  # it is those that wait in it who follow
             self._leaders[member.signature] = member
             return True
 
