@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from txstate._engine.retake import retake
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,8 +85,10 @@ class Tx(_Tx):
         """
         doc = self._attempt.local(key, fields)
         if doc is None:
-            self._driver.run(self._attempt.read({key: fields}))
-            doc = self._attempt.documents.docs[key]
+            attempt, absent = self._attempt, {key: fields}
+            if not retake(attempt, absent):
+                self._driver.run(attempt.read(absent))
+            doc = attempt.documents.docs[key]
         return doc
 
     def __getitem__(self, key: str) -> Doc:
@@ -104,7 +107,7 @@ class Tx(_Tx):
         """
         wanted = listed(keys)
         absent = self._absent(wanted, fields)
-        if absent:
+        if absent and not retake(self._attempt, absent):
             self._driver.run(self._attempt.read(absent))
         return self._documents(wanted)
 
@@ -169,9 +172,11 @@ class AsyncTx(_Tx):
         """The document, watched from now on. See `Tx.get`."""
         doc = self._attempt.local(key, fields)
         if doc is None:
+            attempt, absent = self._attempt, {key: fields}
             async with self._lock:
-                await self._driver.run(self._attempt.read({key: fields}))
-            doc = self._attempt.documents.docs[key]
+                if not retake(attempt, absent):
+                    await self._driver.run(attempt.read(absent))
+            doc = attempt.documents.docs[key]
         return doc
 
     async def get_many(self, keys: Iterable[str], fields: Sequence[str] | None = None) -> list[Doc]:
@@ -180,7 +185,8 @@ class AsyncTx(_Tx):
         absent = self._absent(wanted, fields)
         if absent:
             async with self._lock:
-                await self._driver.run(self._attempt.read(absent))
+                if not retake(self._attempt, absent):
+                    await self._driver.run(self._attempt.read(absent))
         return self._documents(wanted)
 
     async def put(self, key: str, mapping: Mapping[str, JSON]) -> Doc:

@@ -18,7 +18,6 @@ from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, failure, r
 from txstate._engine.proof import Proof
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
 from txstate._engine.readset import ReadSet
-from txstate._engine.retake import retake
 from txstate._engine.session import connect, waits_for_the_rest
 from txstate._engine.shared import meet, wait_for_turn
 from txstate._engine.state import COMMITTED, CONDEMNED, ENDED, RUNNING, Standing
@@ -152,8 +151,6 @@ class Attempt(Standing):
             CodecError: the version in a hash is none.
             ServerRefused: the server won't let us read.
         """
-        if self.signature is None and self.channel is None and retake(self, wanted):
-            return
         yield from self._guarded(self._read(wanted, prefetch=prefetch), tuple(wanted))
 
     def prove(self, came: Sequence[object] | BaseException | None = None) -> Steps[None]:

@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 
 
 def retake(attempt: Attempt, wanted: Wanted) -> bool:
-    """Begin on an armed connection, and hand out what it has read ahead.
+    """Begin on an armed connection, if the attempt has not begun, and hand out what is read ahead there. Does no I/O.
 
     Args:
-        attempt: it has neither a connection nor a signature yet.
-        wanted: the first that its function asks for.
+        attempt: what this is for.
+        wanted: what its function asks for.
 
     Returns:
-        Whether all of it is there. If not, `Attempt.begin` goes on from here: most often nothing has happened.
+        Whether all of it is there. If not, `Attempt.read` goes on from here: most often nothing has happened.
 
     Raises:
         UsageError, CodecError: what is wanted are no fields' names.
     """
+    settings = attempt.settings
+    if attempt.signature is not None or attempt.channel is not None or not settings.plain:
+        return False
     attempt.check_write()
     attempt.require_quiet()
-    settings = attempt.settings
-    if not settings.plain:
-        return False
     signature, groups = signature_of(settings, wanted), settings.groups
     channel: Channel | None = settings.retake(signature)
     if channel is None:
@@ -43,10 +43,12 @@ def retake(attempt: Attempt, wanted: Wanted) -> bool:
     attempt.channel = channel
     session: Session = channel.session  # type: ignore[assignment]  # one that is armed has it, and what arms it
     armed: Armed = session.armed  # type: ignore[assignment]
-    usual = attempt.read_set.turn is NO_TURN
+    usual, tail = attempt.read_set.turn is NO_TURN, armed.tail
     if usual and groups is not None:
-        attempt.member = groups.alone(signature, wanted)
-        usual = groups.lead(attempt.member, attempt.deadline)
+        attempt.member = member = (tail and tail.leader) or groups.alone(signature, wanted)
+        if tail is not None:
+            tail.leader = None
+        usual = groups.lead(member, attempt.deadline)
     if usual and armed.until:
         usual = stays(settings, session, armed.turn, settings.clock())
     # The look at the socket comes last, as other threads go on meanwhile: they are to find a leader.
@@ -54,7 +56,7 @@ def retake(attempt: Attempt, wanted: Wanted) -> bool:
         _give_back(attempt)
         return False
     attempt.signature, session.armed = signature, None
-    attempt.read_set, attempt.documents.spares, attempt.tail = armed.read_set, armed.spares, armed.tail
+    attempt.read_set, attempt.documents.spares, attempt.tail = armed.read_set, armed.spares, tail
     return attempt.documents.hand_out(wanted)
 
 

@@ -107,9 +107,11 @@ def run(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs a 
                 attempt.state = COMMITTED
                 at.armed = Armed(attempt.signature, read_set, attempt.documents.as_read(), attempt.tail)
             if attempt.state is COMMITTED:
-                attempt.release()
-                if member is not None:
-                    member.leave()
+                attempt.channel = None
+                channel.release()
+                attempt.member = None
+                if member is not None and member.groups.resign(member) and attempt.tail is not None:
+                    attempt.tail.leader = member  # after the connection, as whoever leads next takes that
                 attempt.end()
                 return result
     except GeneratorExit:
