@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from txstate._engine.transaction import Rest
 
 
+class _UnusualError(Exception):
+    """Something is not as it most often is."""
+
+
 def run(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs a call
     settings: Settings, body: Callable[[Attempt], Any]
 ) -> Steps[Any]:
@@ -114,9 +118,14 @@ def run(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs a 
                     attempt.tail.leader = member  # after the connection, as whoever leads next takes that
                 attempt.end()
                 return result
+        # Nothing falls out of here, so that all below is laid behind it: a jump back, as of Python 3.12, would be a moment
+        # for an interruption that nobody takes care of.
+        raise _UnusualError
     except GeneratorExit:
         _abandon(attempt, session)
         raise
+    except _UnusualError:
+        pass
     except BaseException as error:  # noqa: BLE001 - the long way knows what to do about each
         failed[0] = error
     if attempt.state is ENDED:
