@@ -23,7 +23,7 @@ from support.counting import (
 )
 from support.evidence import EXPLORED, Explored
 
-from txstate._engine import session
+from txstate._engine import pursuit, session, straight, turns
 from txstate.testing import FAULTS, explore
 
 if TYPE_CHECKING:
@@ -173,6 +173,38 @@ def test_turns_that_are_kept_for_the_next_call_are_safe_under_any_single_fault(
     )
     assert min(report.fired.values()) > 0
     assert min(report.reached[name] for name in ("kept", "claimed", "resolution", "late")) > 0
+
+
+def test_who_stands_in_line_at_once_is_safe_under_any_single_fault(
+    valkey9: ServerHandle, explored: Explore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever ends a turn takes it that others wait: here nobody is ever blocked while somebody else goes on."""
+    came_in = 0
+
+    def come_in(*args: Any, **more: Any) -> Any:
+        nonlocal came_in
+        armed = yield from real(*args, **more)
+        came_in += armed is not None
+        return armed
+
+    real = turns.come_in
+    monkeypatch.setattr(straight, "come_in", come_in)
+    monkeypatch.setattr(turns, "awaited", lambda keys, _: list(dict.fromkeys(keys)))
+    monkeypatch.setattr(pursuit, "CONFLICTS_BEFORE_CLAIM", 1)
+    noted = Noted()
+    report = explored(
+        "four increments that line up again beside three, 2 preemptions, any single fault",
+        [repeated(noted.increment, 4), repeated(noted.increment, 3)],
+        setup=noted.seed,
+        invariant=noted.each_exactly_once,
+        faults=ANY_LOSS,
+        preemptions=2,
+        limit=1000,
+        server=valkey9,
+    )
+    assert min(report.fired.values()) > 0
+    assert min(report.reached[name] for name in ("claimed", "resolution", "late")) > 0
+    assert came_in > 100
 
 
 def test_an_armed_connection_shows_no_reader_the_past(valkey9: ServerHandle, explored: Explore) -> None:

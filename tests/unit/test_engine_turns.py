@@ -44,9 +44,9 @@ def test_a_lease_suits_what_an_attempt_takes_within_bounds(took: float, lease: i
 
 def test_own_claims_are_told_from_those_of_others() -> None:
     turn = Turn(CLAIM)
-    turn.see(["a", "b", "c", "d"], [b"me 90", None, b"you 50", b"somebody"])
+    turn.see([*"abcde"], [b"me 90", None, b"you 50", b"somebody", b"spoilt " + 5000 * b"9"])
     assert turn.held == ["a"]
-    assert turn.others == {"c": 0.05, "d": 0.1}
+    assert turn.others == {"c": 0.05, "d": 0.1, "e": 0.1}
 
 
 def waiting(*values: bytes | None, line: Line | None = None) -> Turn:

@@ -50,6 +50,8 @@ _LEASES: Final = 3
 _LONGEST: Final = 2.0
 _UNTOLD: Final = 0.1
 """Seconds that a claim is taken to last whose value doesn't tell."""
+_DIGITS: Final = 9
+"""Of a lease, at most: more were not written by this library."""
 _SHORTEST: Final = 0.001
 """Seconds to wait at least: 0 would mean forever."""
 _LATE: Final = 0.005
@@ -168,7 +170,8 @@ class Turn:
                 if holder == own:
                     self.held = [*self.held, key]
                 else:
-                    self.others = {**self.others, key: int(lease) / 1000 if lease.isdigit() else _UNTOLD}
+                    tells = lease.isdigit() and len(lease) <= _DIGITS
+                    self.others = {**self.others, key: int(lease) / 1000 if tells else _UNTOLD}
 
     def came(self, waits: Sequence[object]) -> None:
         """Take in what ended the waits, the one at the door the last."""
