@@ -819,3 +819,19 @@ def test_leaders_of_what_is_asked_for_no_more_are_forgotten() -> None:
         groups.resign(member)
     assert len(groups._leaders) < 300
     assert groups._leaders[busy.signature] is busy
+
+
+def test_who_waits_for_a_call_that_leaves_is_not_forgotten_with_it() -> None:
+    lock = Contended()
+    groups = Groups(lambda: lock, Box, lambda: 0.0)
+    alone = groups.alone("signature", {})
+    groups.lead(alone, 10.0)
+    waiting = one_more(groups)
+    for number in range(256):
+        member = groups.alone(f"signature {number}", {})
+        groups.lead(member, 10.0)
+        groups.resign(member)
+    lock.quicker = lambda: groups.alone("one more", {})
+    groups.resign(alone)
+    assert waiting.place is LEADS
+    assert len(groups._leaders) < 256, "nothing was forgotten meanwhile"

@@ -211,8 +211,9 @@ class Groups:
         member.place, member.connected = OUT, True
         if len(self._leaders) > _REMEMBERED:
             with self._lock:
-                for other in [other for other in list(self._leaders.values()) if other.place is OUT]:
-                    self._leaders.pop(other.signature, None)
+                for other in list(self._leaders.values()):
+                    if other.place is OUT and other.group is None:  # else it is on its way out: see `resign`
+                        self._leaders.pop(other.signature, None)
         return member
 
     def lead(self, member: Member, until: float) -> bool:
