@@ -6,6 +6,7 @@ each such place in the library can be tried, one after the other; random signals
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import gc
 import json
@@ -137,6 +138,37 @@ def no_garbage_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("server", ["valkey9"], indirect=True)
+def test_a_function_that_swallows_an_interruption_of_a_read_leaves_nothing_stale_behind(
+    server: ServerHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was about to begin on an armed connection, and reads once more, in other words: with that, other watches."""
+    pending = [KeyboardInterrupt]
+    lead = group.Groups.lead
+
+    def interrupted(groups: group.Groups, member: group.Member, until: float) -> bool:
+        led = lead(groups, member, until)
+        if pending and sys._getframe(1).f_code.co_name == "retake":
+            raise pending.pop()
+        return led
+
+    def remove(tx: Tx) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            tx.get("k")
+        tx.get("k").delete()
+
+    def add(doc: Doc) -> None:
+        doc["n"] = doc.get("n", 0) + 1
+
+    with Store(server.url) as store:
+        for _ in range(5):
+            store.update("k", add)
+        monkeypatch.setattr(group.Groups, "lead", interrupted)
+        store.run(remove)
+        assert not pending, "the moment did not come"
+        assert store.update("k", add) == {"n": 1}
 
 
 @pytest.mark.fault(number=14)

@@ -399,8 +399,10 @@ class Attempt(Standing):
 
     def _extend(self, reads: Sequence[Read]) -> Steps[tuple[dict[Read, Exception], bool]]:
         """One round trip. Returns what is unreadable, and whether fields that expire are to be looked for."""
-        batch = self.read_set.batch(self.session, reads, self.settings)
-        self.session.watching = True
+        session = self.session
+        batch = self.read_set.batch(session, reads, self.settings)
+        # What armed it ends with its watches: an interruption may have kept this attempt from taking that over.
+        session.watching, session.armed = True, None
         replies = yield from self.exchange(batch.commands, self.remaining(), patience=batch.patience)
         unreadable = batch.take(replies)
         if self.read_set.turn is not NO_TURN:
