@@ -171,6 +171,32 @@ def test_a_function_that_swallows_an_interruption_of_a_read_leaves_nothing_stale
         assert store.update("k", add) == {"n": 1}
 
 
+@pytest.mark.parametrize("server", ["valkey9"], indirect=True)
+def test_a_run_that_is_interrupted_at_its_end_leads_nobody_any_more(
+    server: ServerHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resign = group.Groups.resign
+
+    def interrupted(_groups: group.Groups, _leader: group.Member) -> bool:
+        monkeypatch.setattr(group.Groups, "resign", resign)
+        raise KeyboardInterrupt
+
+    def add(tx: Tx) -> None:
+        doc = tx.get("k")
+        doc["n"] = doc.get("n", 0) + 1
+
+    with Store(server.url) as store:
+        for _ in range(5):
+            store.run(add)
+        monkeypatch.setattr(group.Groups, "resign", interrupted)
+        with pytest.raises(KeyboardInterrupt) as raised:
+            store.run(add)
+        assert isinstance(raised.value.__cause__, CommitUnknown)
+        groups = store._settings.groups
+        assert groups is not None
+        assert group.LEADS not in [member.place for member in groups._leaders.values()]
+
+
 @pytest.mark.fault(number=14)
 @pytest.mark.usefixtures("no_garbage_collection", "little_patience")
 @pytest.mark.parametrize("server", ["valkey9"], indirect=True)

@@ -113,9 +113,9 @@ def run(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs a 
             if attempt.state is COMMITTED:
                 attempt.channel = None
                 channel.release()
-                attempt.member = None
                 if member is not None and member.groups.resign(member) and attempt.tail is not None:
                     attempt.tail.leader = member  # after the connection, as whoever leads next takes that
+                attempt.member = None  # the last: who is interrupted before that has still to leave
                 attempt.end()
                 return result
         # Nothing falls out of here, so that all below is laid behind it: a jump back, as of Python 3.12, would be a moment
