@@ -272,7 +272,7 @@ def test_peers_do_what_is_asked(name: str, valkey9: ServerHandle, tmp_path: Path
     workload = Workload(name="mixed", documents=4, touched=2, reads=0.3)
     kind.seed(place, workload.initial())
     job = Job(
-        peer=name, place=place, workload=workload, seconds=0.05, warm_up=0.01, cpus=(), seed="s", tasks=2
+        peer=name, place=place, workload=workload, seconds=0.5, warm_up=0.01, cpus=(), seed="s", tasks=2
     )  # fmt: skip
     done = work(job, time.perf_counter, Flag())
     assert done.errors == {}
