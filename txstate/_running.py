@@ -46,6 +46,7 @@ class Noted:
     Attributes:
         attempt: the latest one; None: none was needed so far.
         committed: of a commit for which none was needed, the token and the number in it.
+        stopped: the `StopIteration` that the function has raised; a generator, as the engine's, makes a `RuntimeError` of it.
 
     Raises:
         UsageError: a transaction is running here. An inner one would commit once for each attempt of it.
@@ -53,6 +54,7 @@ class Noted:
 
     attempt: Attempt | None = None
     committed: tuple[bytes, bytes] | None = None
+    stopped: StopIteration | None = None
     _runs = False
 
     def __init__(
@@ -76,6 +78,9 @@ class Noted:
         self._runs = True
         try:
             return self._body(subject, *self._args)
+        except StopIteration as stop:
+            self.stopped = stop
+            raise
         finally:
             self._runs = False
             self._running.pop(self._here, None)

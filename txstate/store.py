@@ -259,6 +259,10 @@ class Store(StoreBase[SyncDriver]):
         except self._interruptions as interruption:
             explain(noted.attempt, interruption)
             raise
+        except RuntimeError as error:
+            if noted.stopped is None or error.__cause__ is not noted.stopped:
+                raise
+            raise noted.stopped from None
 
     def _change(
         self,
@@ -275,6 +279,10 @@ class Store(StoreBase[SyncDriver]):
         except self._interruptions as interruption:
             explain(noted.attempt, interruption, noted.committed)
             raise
+        except RuntimeError as error:
+            if noted.stopped is None or error.__cause__ is not noted.stopped:
+                raise
+            raise noted.stopped from None
 
 
 class AsyncStore(StoreBase[AsyncDriver]):

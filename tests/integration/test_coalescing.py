@@ -51,14 +51,20 @@ def while_one_is_held(store: Store, count: int, work: Callable[[int], object]) -
         first = pool.submit(store.update, "doc", held)
         assert held.inside.wait(10)
         calls = [pool.submit(work, number) for number in range(count)]
-        settings = store._settings
-        assert settings.groups is not None
-        while (
-            sum(len(leader.group.waiting) for leader in settings.groups._leaders.values() if leader.group)
-            < count
-        ):
-            assert not any(call.done() for call in calls)
-        held.go_on.set()
+        groups = store._settings.groups
+        assert groups is not None
+        groups._lag = (
+            2.0  # as where threads wait long for the processor: nobody loses patience before all have come
+        )
+        try:
+            while (
+                sum(len(leader.group.waiting) for leader in list(groups._leaders.values()) if leader.group)
+                < count
+            ):
+                assert not any(call.done() for call in calls)
+                time.sleep(0.001)
+        finally:
+            held.go_on.set()
         first.result()
         return [call.exception() or call.result() for call in calls]
 

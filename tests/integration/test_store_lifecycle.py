@@ -932,6 +932,36 @@ def test_snapshots_of_what_was_committed(server: ServerHandle) -> None:
         assert first == {"n": 1}
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+def test_a_function_s_stop_iteration_comes_out_as_itself(store: Store, *, repeated: bool) -> None:
+    """`next()` of what is empty; in a generator, as the engine's, it becomes a `RuntimeError`."""
+    store.put("k", {"n": 1})
+    for _ in range(4 * repeated):
+        store.update("k", lambda doc: doc.increment("n"))
+    before = store.get("k")
+    stop = StopIteration("nobody")
+
+    def function(doc: Doc) -> None:
+        doc["n"] = 100
+        raise stop
+
+    for call in (lambda: store.update("k", function), lambda: store.run(lambda tx: function(tx.get("k")))):
+        with pytest.raises(StopIteration) as caught:
+            call()
+        assert caught.value is stop
+        assert store.get("k") == before
+
+    def generator(doc: Doc) -> Iterator[None]:
+        function(doc)
+        yield
+
+    def in_a_generator(doc: Doc) -> None:
+        list(generator(doc))
+
+    with pytest.raises(RuntimeError, match="generator raised StopIteration"):
+        store.update("k", in_a_generator)
+
+
 def test_update_takes_plain_functions_in_both_twins(valkey9: ServerHandle, store: Store) -> None:
     async def change(doc: Doc) -> None:
         doc["n"] = 1

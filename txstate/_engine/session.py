@@ -72,6 +72,7 @@ class Session:
         field_ttls: see `FieldTTLs`.
         loose: signatures of transactions whose documents have encodings that do not show that no field expires.
         fresh: until when the expiry of its token need not be set again, by the settings' clock.
+        lasts: for how long that was set, as it was sent.
         armed: a snapshot that is watched already.
         claim: what its last call that stood in line at once claimed with.
         entry: what that sent.
@@ -96,6 +97,7 @@ class Session:
         "fresh",
         "guest",
         "handover",
+        "lasts",
         "loose",
         "opening",
         "probed",
@@ -121,7 +123,7 @@ class Session:
         self.role: Command | None = None
         self.field_ttls = FieldTTLs.NONE
         self.loose: set[Hashable] = set()
-        self.fresh = 0.0
+        self.fresh, self.lasts = 0.0, b""
         self.armed: Armed | None = None
         self.claim: Claim | None = None
         self.entry: Entry | None = None

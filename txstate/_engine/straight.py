@@ -155,10 +155,11 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         number, version = session.next_id(), record.version + 1
         digits = b"%d" % version
         tail.before = number, digits, version
+        kept = began < session.fresh and session.lasts == settings.token_ttl
         commands: Sequence[Command] = (
             MULTI,
             ("SET", session.token, number, "KEEPTTL")
-            if began < session.fresh
+            if kept
             else ("SET", session.token, number, "EX", settings.token_ttl),
             ("HSET", tail.names[key], VERSION_FIELD, digits, *chain.from_iterable(values.items())),
             EXEC,
@@ -174,8 +175,8 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         answer = came[size - 1]
         if answer != _APPLIED and verdict(came[:size], (key,)) is not APPLIED:
             raise _UnusualError
-        if began >= session.fresh:
-            session.fresh = began + _FRESH
+        if not kept:
+            session.fresh, session.lasts = began + _FRESH, settings.token_ttl
         record.committed_version = version
         noted.committed = session.token, number
         session.watching = behind.watches
