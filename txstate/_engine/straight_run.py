@@ -169,7 +169,9 @@ def _rest(
         failed: what was raised, and is now the attempt's business; None: something is unusual.
     """
     error: BaseException | None = failed[0]
-    failed[0], attempt.busy = None, False
+    failed[0] = None
+    if session is not None:
+        attempt.busy = False  # else it is a task that was left behind, whose reply is still to come
     if session is None or attempt.state is COMMITTED:
         return ended(attempt, result) if error is None else raised(error)
     if error is not None and attempt.channel is not None and not isinstance(error, Stale | ReplyError):
@@ -185,7 +187,7 @@ def _abandon(attempt: Attempt, session: Session | None) -> None:
     """Nobody drives its steps any more. In this order: whoever leads next takes the connection."""
     if session is not None and attempt.channel is not None:
         attempt.channel.drop()
-    attempt.busy = False
+        attempt.busy = False
     attempt.release()
     if attempt.member is not None:
         attempt.member.leave()
