@@ -138,7 +138,7 @@ def test_sigkill_of_clients_leaves_neither_orphan_nor_damage(folder: Path, kille
     if killed < 3:
         assert workers[2].stdout
         for _ in range(200):
-            assert workers[2].stdout.readline()
+            acknowledged[workers[2]] = int(workers[2].stdout.readline())
         assert is_alive(pid)
         for worker in workers[killed:]:
             worker.kill()
