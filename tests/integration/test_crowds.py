@@ -350,7 +350,8 @@ async def until_cancelled(store: AsyncStore, key: str, seconds: float) -> tuple[
         async with asyncio.timeout(seconds):
             await store.update(key, add_one)
     except TimeoutError as error:
-        doubt = error.__cause__ and error.__cause__.__cause__
+        cancelled = error.__cause__ or error.__context__  # the latter in the first of Python 3.11
+        doubt = cancelled and cancelled.__cause__
         if doubt is None:
             return GAVE_UP, Resolution.NOT_COMMITTED
         assert isinstance(doubt, CommitUnknown)
