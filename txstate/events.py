@@ -209,11 +209,6 @@ class Counters:
         with _counting:
             self._attempts[round_trips, completed] += 1
 
-    def add_round_trip(self) -> None:
-        """The same for a batch that is no attempt's."""
-        with _counting:
-            self._counts["round_trips"] += 1
-
     def stats(self) -> Stats:
         """The counts as of now, all of the same moment."""
         with _counting:

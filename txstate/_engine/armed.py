@@ -140,9 +140,8 @@ class Tail:
             commands.append(("TIME",))
         self._several = len(self.names) > 1
         self.simple = not (timed or self._several)
-        self._calm: Sequence[
-            object
-        ] = ()  # of one document, the replies behind the reads when no field of it expires
+        # Of one document, the replies behind the reads when no field of it expires.
+        self._calm: Sequence[object] = ()
         self._counted = session.field_ttls is FieldTTLs.COUNTED
         self._by_encoding = self._counted and len(self.names) <= _FEW and signature not in session.loose
         if self._by_encoding:

@@ -267,7 +267,7 @@ def come_in(
         member.got_connected(lines_up=True)
     entry = entry_by(settings, session, tail, turn)
     session.watching = True
-    settings.counters.add_round_trip()
+    settings.counters.add(round_trips=1)
     replies = yield Send(
         channel, (), min(settings.timeout, settings.retry.deadline), entry.commands, entry.patience
     )
