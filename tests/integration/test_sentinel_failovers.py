@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
-from support.ledger import Ledger, all_once, total
+from support.ledger import Ledger, total
 from support.sentinels import Watched
 from support.servers import BINARIES, ServerMissingError
 from support.twins import both_twins, open_twin
@@ -35,7 +35,8 @@ SOON = 3.0
 def watched_by_sentinels(name: str = "valkey9", *, relayed: bool = False) -> Watched:
     """One primary, two replicas and three sentinels."""
     try:
-        return Watched(name, relayed=relayed)
+        # Behind relays servers answer as soon as this process, which is busy, lets them.
+        return Watched(name, relayed=relayed, down_after=3000 if relayed else 1000)
     except ServerMissingError as missing:
         pytest.skip(str(missing))
 
@@ -237,24 +238,24 @@ def test_what_a_primary_acknowledges_that_was_cut_off_is_lost_unless_replicas_we
         with (
             open_twin(kind, old.url) as beside,
             open_twin(kind, old.url, durability=Replicas(1, timeout=0.05)) as durable,
-            open_twin(kind, watched.url) as twin,
+            open_twin(kind, watched.url, durability=Replicas(1, timeout=5)) as twin,
         ):
             commit(alone, beside, 10)
             watched.wait_until_settled()
             watched.relays[old.port].cut(refuse=True)
-            eventually(lambda: watched.primary() is not old, patience=60)
+            watched.wait_until_replaced(old)
             commit(alone, beside, 10)
             commit(careful, durable, 5)
-            commit(new, twin, 5)
+            commit_until(new, twin, 5)
             with client_of(old.unix_url) as client:
                 assert int(client.hget(alone.keys[0], "count") or 0) == 20, "the split did not happen"
             watched.relays[old.port].switch()
             watched.wait_until_settled()
-            commit(alone, twin, 5)
-            risked, kept = alone.tally(), careful.tally()
+            commit_until(alone, twin, 25)
+            risked, kept, made = alone.tally(), careful.tally(), new.tally()
             assert (risked.acknowledged, risked.lost, risked.failed) == (25, 10, 0)
             assert (kept.acknowledged, kept.lost, kept.not_durable) == (0, 0, 5)
-            assert new.tally() == all_once(5)
+            assert (made.acknowledged, made.lost, made.failed) == (5, 0, 0)
             figures(old, careful, new, fired=watched.relays[old.port].cuts, resolved=durable.stats)
             figures(old, alone, fired=watched.relays[old.port].cuts, lost_to=LOST_TO)
 
@@ -262,3 +263,13 @@ def test_what_a_primary_acknowledges_that_was_cut_off_is_lost_unless_replicas_we
 def commit(ledger: Ledger, twin: Twin, times: int) -> None:
     for _ in range(times):
         ledger.commit(twin)
+
+
+def commit_until(ledger: Ledger, twin: Twin, acknowledged: int) -> None:
+    """Until so many are: some may fall into one more failover, which a busy machine sees to."""
+
+    def enough() -> bool:
+        ledger.commit(twin)
+        return len(ledger.acknowledged) == acknowledged
+
+    eventually(enough, patience=60)

@@ -56,14 +56,15 @@ class Replication:
 
     def wait_for_sync(self, primary: ServerHandle | None = None) -> None:
         """Until every replica has confirmed all that was written, to whoever is primary by now."""
-        with client_of((primary or self.primary).unix_url) as client:
+        eventually(lambda: self.in_sync(primary or self.primary, len(self.replicas)), patience=20)
 
-            def confirmed() -> bool:
-                client.set("sync", "1")
-                return bool(client.wait(len(self.replicas), 100) == len(self.replicas))
-
-            eventually(confirmed, patience=20)
-            client.delete("sync")
+    def in_sync(self, primary: ServerHandle, count: int) -> bool:
+        """Whether so many replicas confirm all that was written to a primary, if it still is one."""
+        with client_of(primary.unix_url) as client, client.pipeline(transaction=False) as pipeline:
+            # WAIT tells of the connection's own writes, and of nothing without one.
+            pipeline.set("sync", "1").delete("sync").wait(count, 100)
+            *_, confirmed = pipeline.execute(raise_on_error=False)
+            return isinstance(confirmed, int) and confirmed >= count
 
     def close(self) -> None:
         for server in self.servers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, Self
 
 import redis
@@ -17,8 +18,19 @@ SERVICE: Final = "mymaster"
 _QUORUM: Final = 2
 _TOLD: Final = 4000
 """Characters of a sentinel's log that are shown when nobody was promoted."""
-_HURRY: Final = ("INFO-PERIOD", 200, "PUBLISH-PERIOD", 200, "MIN-LINK-RECONNECT-PERIOD", 200)
-"""Milliseconds between looks at a server, words to other sentinels, and tries to reconnect: seconds by default."""
+_HURRY: Final[dict[str, int]] = {
+    "INFO-PERIOD": 200,
+    "PING-PERIOD": 200,
+    "PUBLISH-PERIOD": 200,
+    "MIN-LINK-RECONNECT-PERIOD": 200,
+    "TILT-PERIOD": 2000,
+}
+"""Milliseconds between looks at a server, words to other sentinels, tries to reconnect, and until a sentinel acts again
+that stood still for a moment: seconds by default, and half a minute."""
+_PAUSE: Final = 0.05
+"""Seconds between two questions: asking all is work for this process, which relays what the servers say to each other."""
+_FAILOVER: Final = 4000
+"""Milliseconds for a failover; twice that until the next one, if no leader was elected."""
 
 
 @dataclass
@@ -74,12 +86,12 @@ class Watched:
                     client.execute_command("SENTINEL", "MONITOR", SERVICE, "127.0.0.1", port, _QUORUM)
                     for setting in (
                         ("down-after-milliseconds", down_after),
-                        ("failover-timeout", 4 * down_after),
+                        ("failover-timeout", _FAILOVER),
                         ("parallel-syncs", replicas),
                     ):
                         client.execute_command("SENTINEL", "SET", SERVICE, *setting)
                     with contextlib.suppress(redis.ResponseError):  # Redis 6 can't be hurried
-                        client.execute_command("SENTINEL", "DEBUG", *_HURRY)
+                        client.execute_command("SENTINEL", "DEBUG", *chain.from_iterable(_HURRY.items()))
             self.wait_until_settled()
         except BaseException:
             self.close()
@@ -107,9 +119,9 @@ class Watched:
         victim.stop(kill=True)
         others = [server for server in self.replication.servers if server is not victim]
         try:
-            eventually(lambda: any(is_primary(server) for server in others), patience=30)
+            eventually(lambda: any(is_primary(server) for server in others), patience=60)
             promoted = time.monotonic()
-            eventually(lambda: self.primary() is not victim, patience=30)
+            eventually(lambda: self.primary() is not victim, patience=60, pause=_PAUSE)
         except AssertionError as error:
             for sentinel in self.sentinels:
                 error.add_note(sentinel.log_path.read_text(errors="replace")[-_TOLD:])
@@ -125,9 +137,16 @@ class Watched:
                 server.launch()
         self.wait_until_settled()
 
+    def wait_until_replaced(self, gone: ServerHandle) -> None:
+        """Until every sentinel names another primary than this one, and the other servers are in sync with it.
+
+        Until then a replica that has nothing of the new primary's may take over from it.
+        """
+        eventually(lambda: self._replaced(gone), patience=60, pause=_PAUSE)
+
     def wait_until_settled(self) -> None:
         """Until every sentinel knows the others, and sees all replicas up and in touch with the primary."""
-        eventually(self._agreed, patience=60)
+        eventually(self._agreed, patience=60, pause=_PAUSE)
         self.replication.wait_for_sync(self.primary())
 
     def close(self) -> None:
@@ -150,6 +169,13 @@ class Watched:
                 client.config_set("replica-announce-port", relay.port)
         for replica in self.replication.replicas:
             follow(replica, self._known_port(self.replication.primary))
+
+    def _replaced(self, gone: ServerHandle) -> bool:
+        ports = {int(self._state(sentinel)["port"]) for sentinel in self.sentinels}
+        if len(ports) > 1 or ports == {self._known_port(gone)}:
+            return False
+        others = [server for server in self.replication.servers if server is not gone]
+        return self.replication.in_sync(self.primary(), len(others) - 1)
 
     def _agreed(self) -> bool:
         views = {self._view(sentinel) for sentinel in self.sentinels}

@@ -104,11 +104,12 @@ def packed(*commands: str) -> bytes:
     return b"".join(out)
 
 
-def eventually(condition: Callable[[], bool], *, patience: float = 5) -> None:
+def eventually(condition: Callable[[], bool], *, patience: float = 5, pause: float = 0.002) -> None:
+    """Wait until it holds; patience and pause in seconds."""
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"it did not happen within {patience} s"
-        time.sleep(0.002)
+        time.sleep(pause)
 
 
 def client_of(url: str, **options: int) -> redis.Redis:
