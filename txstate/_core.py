@@ -9,7 +9,7 @@ import math
 import re
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from txstate import durability as levels
 from txstate._docs import KEEP, Keep
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 D = TypeVar("D", "SyncDriver", "AsyncDriver")
 
+_LONGEST_SPIN: Final = 0.01
+"""Seconds. Longer than any server on the same host takes for a batch, and than waking up takes."""
+
 
 class Core(Generic[D]):
     """The connections of one store, shared by its views.
@@ -43,6 +46,7 @@ class Core(Generic[D]):
     Attributes:
         target: what it was opened on.
         max_connections: how many there may be at once.
+        spin: seconds for which a thread looks for a reply before it sleeps, at most.
         driver: None until the server is there.
         server: the embedded server, if it has one.
         opening: under asyncio, the start of that server.
@@ -50,8 +54,8 @@ class Core(Generic[D]):
         running: where its transactions' functions run.
     """
 
-    def __init__(self, target: Target, max_connections: int) -> None:
-        self.target, self.max_connections = target, max_connections
+    def __init__(self, target: Target, max_connections: int, spin: float) -> None:
+        self.target, self.max_connections, self.spin = target, max_connections, spin
         self.driver: D | None = None
         self.server: EmbeddedServer | None = None
         self.opening: asyncio.Future[None] | None = None
@@ -99,6 +103,7 @@ class StoreBase(Generic[D]):
         durability: Durability | None = None,
         fsync: Policy = "everysec",
         on_event: Callable[[Event], object] | None = None,
+        spin: float = 0.0001,
     ) -> None:
         """Open a store. No network I/O happens here, but an embedded server is started by a `Store`.
 
@@ -119,13 +124,16 @@ class StoreBase(Generic[D]):
             fsync: of an embedded folder: ``"everysec"`` loses at most a second at a power cut, ``"always"`` nothing. For
                 anything else ``"always"`` is refused.
             on_event: called with every event (`txstate.events`), in the thread or task where it happens.
+            spin: seconds, up to 0.01, for which a thread looks for a reply before it sleeps; 0: it sleeps at once. It is
+                done only where it pays: the server is near, no other thread uses the store, and nobody else has use for
+                the processor. An event loop has others to serve, so an `AsyncStore` never does it.
 
         Raises:
             UsageError: the arguments name nothing that could be opened.
             StoreUnavailable: the embedded server could not be started.
             TypeError: `retry` is not a `txstate.Retry`.
         """
-        _check(namespace, timeout, max_connections, on_event)
+        _check(namespace, timeout, max_connections, on_event, spin)
         opened = target_of(target, client, fsync, asynchronous=self._asynchronous)
         options = {
             "namespace": namespace,
@@ -134,10 +142,10 @@ class StoreBase(Generic[D]):
             "durability": levels.checked(durability),
             "on_event": on_event,
         }
-        self._open(opened, max_connections, options)
+        self._open(opened, max_connections, spin, options)
 
-    def _open(self, target: Target, max_connections: int, options: dict[str, Any]) -> None:
-        self._core: Core[D] = Core(target, max_connections)
+    def _open(self, target: Target, max_connections: int, spin: float, options: dict[str, Any]) -> None:
+        self._core: Core[D] = Core(target, max_connections, spin)
         groups = Groups(threading.Lock, self._mailbox)
         forget_in_children(groups)
         self._settings = Settings(
@@ -188,7 +196,7 @@ class StoreBase(Generic[D]):
         if retry is not None:
             changed["retry"] = checked(retry)
         if namespace is not None:
-            _check(namespace, self._settings.timeout, self._core.max_connections, None)
+            _check_namespace(namespace)
             if self._settings.clustered:
                 check_namespace(namespace)
             changed["namespace"] = namespace
@@ -221,25 +229,33 @@ class StoreBase(Generic[D]):
             name: getattr(self._settings, name)
             for name in ("namespace", "retry", "timeout", "durability", "on_event")
         }
-        return _reopened, (type(self), target, self._core.max_connections, options)
+        return _reopened, (type(self), target, self._core.max_connections, self._core.spin, options)
 
 
 def _reopened(
-    kind: type[StoreBase[Any]], target: Target, max_connections: int, options: dict[str, Any]
+    kind: type[StoreBase[Any]], target: Target, max_connections: int, spin: float, options: dict[str, Any]
 ) -> Any:
     """Unpickle a store."""
     store = kind.__new__(kind)
-    store._open(target, max_connections, options)  # noqa: SLF001 - the constructor's second half
+    store._open(target, max_connections, spin, options)  # noqa: SLF001 - the constructor's second half
     return store
 
 
-def _check(namespace: object, timeout: object, max_connections: object, on_event: object) -> None:
-    """Refuse what could only fail later, far from its cause."""
+def _check_namespace(namespace: object) -> None:
     if not isinstance(namespace, str):
         raise UsageError(f"namespace= takes a str, not {namespace!r}")
+
+
+def _check(
+    namespace: object, timeout: object, max_connections: object, on_event: object, spin: object
+) -> None:
+    """Refuse what could only fail later, far from its cause."""
+    _check_namespace(namespace)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
         raise UsageError(f"timeout= takes a positive, finite number of seconds, not {timeout!r}")
     if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
         raise UsageError(f"max_connections= takes a positive int, not {max_connections!r}")
     if on_event is not None and not callable(on_event):
         raise UsageError(f"on_event= takes a function, not {on_event!r}")
+    if isinstance(spin, bool) or not isinstance(spin, int | float) or not 0 <= spin <= _LONGEST_SPIN:
+        raise UsageError(f"spin= takes seconds, from 0 to {_LONGEST_SPIN}, not {spin!r}")

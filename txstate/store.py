@@ -58,7 +58,7 @@ class Store(StoreBase[SyncDriver]):
         if core.target.embedded:
             core.server = core.target.start()
         source = core.target.connections(core.server, asynchronous=False)
-        core.driver = sync_driver(source, core.max_connections)
+        core.driver = sync_driver(source, core.max_connections, core.spin)
 
     def __enter__(self) -> Self:
         return self

@@ -20,6 +20,7 @@ import redis
 import redis.asyncio
 import redis.backoff
 import redis.retry
+from support.twins import open_twin
 from support.wire import eventually
 from tenacity import stop_after_attempt, wait_none
 
@@ -44,6 +45,7 @@ from txstate import (
     events,
     transactional,
 )
+from txstate._drivers.spin import Spin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -148,6 +150,7 @@ def test_targets_that_name_nothing(kind: type[Store | AsyncStore], target: Any, 
         ("max_connections", [0, -1, 1.5, "5", True, None]),
         ("namespace", [None, b"app:", 5]),
         ("on_event", [5, "print"]),
+        ("spin", [-1e-6, 0.02, 100, float("nan"), "5", True, None]),
         ("fsync", ["never", None, True]),
     ],
 )
@@ -330,6 +333,27 @@ def test_closing_lets_a_running_transaction_end(store: Store, other_client: redi
         store.get("k")
 
 
+@pytest.mark.parametrize(
+    ("kind", "spin", "looks"), [("sync", 0.0001, True), ("sync", 0, False), ("async", 0.0001, False)]
+)
+def test_a_thread_looks_for_a_reply_before_it_sleeps_unless_it_is_told_not_to(
+    valkey9: ServerHandle, monkeypatch: pytest.MonkeyPatch, kind: str, spin: float, *, looks: bool
+) -> None:
+    looked = []
+    look = Spin.look
+
+    def noted(spinning: Spin, poll: Callable[[float], object]) -> None:
+        looked.append(spinning)
+        look(spinning, poll)
+
+    monkeypatch.setattr(Spin, "look", noted)
+    with open_twin(kind, valkey9.unix_url, spin=spin) as twin:
+        for _ in range(10):
+            twin.update("k", lambda doc: doc.increment("n"))
+        assert dict(twin.get("k") or {}) == {"n": 10}
+    assert bool(looked) is looks
+
+
 def test_closing_wakes_who_waits_for_a_connection(valkey9: ServerHandle) -> None:
     with Store(valkey9.unix_url, max_connections=1) as store, ThreadPoolExecutor() as pool:
 
@@ -441,14 +465,14 @@ def test_closing_an_async_view_does_nothing(valkey9: ServerHandle) -> None:
 def test_a_pickled_store_opens_the_same_data(valkey9: ServerHandle) -> None:
     retry = Retry(stop=stop_after_attempt(7), deadline=3.0)
     with Store(
-        valkey9.url, namespace="app:", retry=retry, timeout=2.0, max_connections=3, on_event=repr
+        valkey9.url, namespace="app:", retry=retry, timeout=2.0, max_connections=3, on_event=repr, spin=0
     ) as store:
         store.put("k", {"n": 1})
         with copied(store) as copy:
             assert n_of(copy) == 1
             assert copy.url == store.url
             assert copy._core is not store._core
-            assert copy._core.max_connections == 3
+            assert (copy._core.max_connections, copy._core.spin) == (3, 0)
             settings = copy._settings
             assert (settings.namespace, settings.timeout, settings.on_event) == ("app:", 2.0, repr)
             assert (settings.retry.deadline, type(settings.retry.stop)) == (3.0, type(retry.stop))

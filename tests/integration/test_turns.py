@@ -17,7 +17,7 @@ import tenacity
 from support.faults import of_commit
 
 from txstate import AsyncStore, Retry, Store
-from txstate._drivers.sync import SyncChannel
+from txstate._drivers.sync import SyncChannel, SyncDriver
 from txstate._drivers.wire import NUDGE
 from txstate._effects import Lost
 from txstate._engine import claims, session
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from txstate import Doc, Stats
     from txstate._drivers.aio import AsyncDriver
-    from txstate._drivers.sync import SyncDriver
 
 CLAIM, LINE, DOOR = (f"__txstate__:{what}:doc" for what in ("claim", "line", "door"))
 
@@ -362,7 +361,7 @@ def test_who_waits_for_a_server_that_stands_still_waits_no_longer_than_for_any_o
     patience, timeout = 0.4, 0.5
     near, far = socket.socketpair()
     with near, far:
-        channel = SyncChannel(cast("SyncDriver", None))
+        channel = SyncChannel(SyncDriver(cast("Any", None), max_connections=1))
         channel._socket = near
         channel._arrivals.register(near, select.POLLIN)
         began = time.monotonic()

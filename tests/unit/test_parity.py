@@ -181,6 +181,7 @@ def test_options_of_a_store() -> None:
             "durability": None,
             "fsync": "everysec",
             "on_event": None,
+            "spin": 0.0001,
         }
         assert {name: defaults[name] for name in wanted} == wanted
         assert isinstance(defaults["retry"], Retry)

@@ -6,7 +6,7 @@ import gc
 import sys
 import threading
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from support.wire import eventually
@@ -136,6 +136,19 @@ def test_a_channel_of_another_pool_is_dropped_and_not_taken_in() -> None:
     assert child.give(place) is None
     assert place.drops == 1
     assert child.take() is not place
+
+
+def test_it_tells_how_many_channels_are_in_use() -> None:
+    places = pool(3)
+    first, second = taken(places), taken(places)
+    assert places.in_use == 2
+    places.give(first)
+    assert places.in_use == 1
+    second.session = cast("Any", SimpleNamespace(armed=SimpleNamespace(signature="a")))
+    places.give(second)
+    assert places.in_use == 0
+    assert places.retake("a") is second
+    assert places.in_use == 1
 
 
 # In the blocking driver, with real threads

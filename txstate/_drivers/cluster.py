@@ -129,10 +129,10 @@ class SyncClusterChannel(_Routed, SyncChannel):
 class SyncClusterDriver(SyncDriver):
     """Performs effects over blocking sockets to the nodes of a cluster."""
 
-    def __init__(self, source: ClusterSource, max_connections: int) -> None:
+    def __init__(self, source: ClusterSource, max_connections: int, spin: float = 0.0) -> None:
         self.topology = Topology(source)
         self._looking = threading.Lock()
-        super().__init__(source, max_connections)
+        super().__init__(source, max_connections, spin)
 
     def _new_pool(self) -> Pool[SyncChannel, Any]:
         return _ClusterPool(self._limit, lambda: SyncClusterChannel(self))

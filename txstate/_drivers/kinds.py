@@ -61,11 +61,11 @@ def source_of_client(client: object, *, asynchronous: bool) -> Source:
     return Source.of_client(client, asynchronous=asynchronous)
 
 
-def sync_driver(source: Source, max_connections: int) -> SyncDriver:
+def sync_driver(source: Source, max_connections: int, spin: float) -> SyncDriver:
     """The blocking driver for such a source."""
     if isinstance(source, ClusterSource):
-        return SyncClusterDriver(source, max_connections)
-    return SyncDriver(source, max_connections)
+        return SyncClusterDriver(source, max_connections, spin)
+    return SyncDriver(source, max_connections, spin)
 
 
 def async_driver(source: Source, max_connections: int) -> AsyncDriver:

@@ -236,6 +236,11 @@ class Pool(Generic[C, W]):
         self._idle = []
         return waiting
 
+    @property
+    def in_use(self) -> int:
+        """How many channels are held; without a lock, so about."""
+        return len(self._made) - len(self._idle) - len(self._armed)
+
     def all(self) -> list[C]:
         """Every channel made, held or not."""
         return list(self._made)

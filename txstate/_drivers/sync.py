@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 from txstate._drivers.fork import forget_in_children
 from txstate._drivers.pool import Place, Pool, closed
 from txstate._drivers.source import failed
+from txstate._drivers.spin import Spin
 from txstate._drivers.wire import CLOSED, LATE, NUDGE, Replies, pack
 from txstate._effects import (
     LARGE,
@@ -69,6 +70,7 @@ class SyncChannel(Place):
         self._socket: socket.socket | None = None
         self._replies = Replies()
         self._arrivals = select.poll()
+        self._spin = Spin(driver.spin, driver.alone)
         self._timeout = 0.0
         self._tls = self._abandoned = False
 
@@ -122,6 +124,10 @@ class SyncChannel(Place):
             wanted = len(commands) + len(tail)
             if patience:
                 return self._wait_in_turn(sock, patience, wanted, replies, until)
+            if self._spin.rest:
+                self._spin.rest -= 1
+            else:
+                self._spin.look(self._arrivals.poll)
             length = sock.recv_into(incoming.buffer)
             replies = incoming.first(length, wanted)
             if len(replies) < wanted:
@@ -194,19 +200,25 @@ class SyncDriver:
     Args:
         source: where connections come from.
         max_connections: how many there may be at once.
+        spin: seconds for which a thread looks for a reply before it sleeps, at most.
 
     Attributes:
+        spin: the same.
         pool: the connections.
         lock: held while it is changed.
     """
 
-    def __init__(self, source: Source, max_connections: int) -> None:
-        self._source, self._limit = source, max_connections
+    def __init__(self, source: Source, max_connections: int, spin: float = 0.0) -> None:
+        self._source, self._limit, self.spin = source, max_connections, spin
         self.lock = threading.Lock()
         self.pool = self._new_pool()
         self._peer: object = None
         self._look_after = math.inf
         forget_in_children(self)
+
+    def alone(self) -> bool:
+        """Whether one connection is in use, at most."""
+        return self.pool.in_use <= 1
 
     def run(self, steps: Steps[T]) -> T:
         """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""

@@ -1,0 +1,123 @@
+"""When a thread looks for a reply before it sleeps, and when it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from txstate._drivers import spin
+from txstate._drivers.spin import Spin
+
+SECONDS = 100e-6
+LOOK = 10e-6
+
+
+class Machine:
+    """Time, the scheduler, and a socket on which a reply arrives.
+
+    Attributes:
+        now: seconds; each look at the socket takes some.
+        switches: how often the processor was taken from the process.
+        alone: whether no other thread is there.
+        looks: at the socket.
+        arrives: how long after the first look the reply is there; None: never.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.switches, self.alone, self.looks = 0.0, 0, True, 0
+        self.arrives: float | None = None
+        self._began = 0.0
+        monkeypatch.setattr(spin, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(spin, "_switches", lambda: self.switches)
+
+    def spin(self, seconds: float = SECONDS) -> Spin:
+        return Spin(seconds, lambda: self.alone)
+
+    def poll(self, timeout: float) -> bool:
+        assert timeout == 0, "it slept"
+        there = self.arrives is not None and self.now >= self._began + self.arrives
+        self.now += LOOK
+        self.looks += 1
+        return there
+
+    def reply(self, looking: Spin, arrives: float | None) -> int:
+        """One exchange, as the driver has it. Returns how often it looked."""
+        self.arrives, self._began, before = arrives, self.now, self.looks
+        if looking.rest:
+            looking.rest -= 1
+        else:
+            looking.look(self.poll)
+        return self.looks - before
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+def rests(machine: Machine, looking: Spin, arrives: float | None, count: int) -> list[int]:
+    """How many exchanges there were between looks that did not pay."""
+    found: list[int] = []
+    quiet = 0
+    while len(found) < count:
+        if machine.reply(looking, arrives):
+            found.append(quiet)
+            quiet = 0
+        else:
+            quiet += 1
+    return found
+
+
+def test_it_looks_until_the_reply_is_there(machine: Machine) -> None:
+    looking = machine.spin()
+    assert [machine.reply(looking, 2.5 * LOOK) for _ in range(100)] == [4] * 100
+
+
+def test_it_looks_no_longer_than_it_may_and_then_rests(machine: Machine) -> None:
+    looking = machine.spin()
+    assert machine.reply(looking, None) == pytest.approx(SECONDS / LOOK, abs=2)
+    assert [machine.reply(looking, 2.5 * LOOK) for _ in range(9)] == [0] * 8 + [4]
+
+
+@pytest.mark.parametrize("arrives", [None, 0.0], ids=["never", "at once"])
+def test_where_it_does_not_pay_it_rests_for_longer_and_longer(
+    machine: Machine, arrives: float | None
+) -> None:
+    longer = [0, 8, 16, 32, 64, 128, 256, 512, 1024, 1024]
+    assert rests(machine, machine.spin(), arrives, len(longer)) == longer
+
+
+def test_once_it_has_paid_for_long_it_rests_for_short_again(machine: Machine) -> None:
+    looking = machine.spin()
+    rests(machine, looking, None, 3)
+    while looking.rest:
+        machine.reply(looking, None)
+    assert {machine.reply(looking, LOOK / 2) for _ in range(63)} == {2}
+    assert rests(machine, looking, None, 2) == [0, 64]
+    while looking.rest:
+        machine.reply(looking, None)
+    assert {machine.reply(looking, LOOK / 2) for _ in range(64)} == {2}
+    assert rests(machine, looking, None, 2) == [0, 8]
+
+
+def test_who_loses_the_processor_to_others_leaves_it_to_them(machine: Machine) -> None:
+    looking = machine.spin()
+    machine.reply(looking, 2.5 * LOOK)
+    machine.switches += 1
+    assert machine.reply(looking, 2.5 * LOOK) == 0
+    assert looking.rest == 8
+    while looking.rest:
+        machine.reply(looking, 2.5 * LOOK)
+    assert machine.reply(looking, 2.5 * LOOK) == 4
+
+
+def test_beside_another_thread_it_looks_no_longer_and_holds_it_against_nobody(machine: Machine) -> None:
+    looking = machine.spin()
+    machine.alone = False
+    assert machine.reply(looking, None) == 2
+    machine.alone = True
+    assert machine.reply(looking, 2.5 * LOOK) == 4
+
+
+def test_without_time_it_never_looks(machine: Machine) -> None:
+    looking = machine.spin(0.0)
+    assert {machine.reply(looking, 2.5 * LOOK) for _ in range(5000)} == {0}

@@ -1,0 +1,72 @@
+"""Looking for a reply again and again for a moment, before a thread sleeps until it comes.
+
+To be woken takes longer than a server on the same host takes for a batch, most of all where a processor without work goes
+to sleep as well. So a thread looks first, for about as long as waking takes: at worst it then takes twice the time that
+the better of both would have (Karlin, Li, Manasse, Owicki: Empirical Studies of Competitive Spinning for a Shared-Memory
+Multiprocessor, SOSP 1991). Where that does not pay, it rests for longer and longer: where the server is far away, where the
+reply is there at once (the server has had the same processor), and where others have use for the processor.
+"""
+
+from __future__ import annotations
+
+import math
+from resource import RUSAGE_SELF, getrusage
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_REST: Final = 8
+"""Exchanges without a look, after one that did not pay."""
+
+_LONGEST: Final = 1024
+"""The same, at most: it is twice as many each time."""
+
+_PAID: Final = 64
+"""Looks that pay in a row, behind which a rest is a short one again: more than a process has replies until the processor is
+taken from it, where others wait for that."""
+
+
+class Spin:
+    """When to look for a reply on one connection, and for how long.
+
+    Args:
+        seconds: for which to look, at most; 0: never.
+        alone: tells whether no other thread of this store has anything to do; it would wait for the interpreter's lock.
+
+    Attributes:
+        rest: how many replies are not to be looked for, from now on. Who reads them counts.
+    """
+
+    __slots__ = ("_alone", "_paid", "_rest", "_seconds", "_switches", "rest")
+
+    def __init__(self, seconds: float, alone: Callable[[], bool]) -> None:
+        self._seconds, self._alone = seconds, alone
+        self.rest = 0 if seconds else math.inf
+        self._rest, self._paid, self._switches = _REST, _PAID, _switches()
+
+    def look(self, poll: Callable[[float], object]) -> None:
+        """Look until something has arrived, or it does not pay any more.
+
+        Args:
+            poll: waits for so many milliseconds, and tells what has arrived.
+        """
+        switches = _switches()
+        pays = switches == self._switches and not poll(0)
+        self._switches = switches
+        until = perf_counter() + self._seconds
+        while pays and not poll(0):
+            if not self._alone():
+                return
+            pays = perf_counter() < until
+        if pays:
+            self._paid += 1
+        else:
+            self._rest = _REST if self._paid >= _PAID else min(2 * self._rest, _LONGEST)
+            self.rest, self._paid = self._rest, 0
+
+
+def _switches() -> int:
+    """How often others were given the processor that this process would have gone on with."""
+    return getrusage(RUSAGE_SELF).ru_nivcsw
