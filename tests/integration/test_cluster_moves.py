@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from support.faults import of_commit
 from support.ledger import Tally
 from support.servers import BINARIES
 from support.twins import both_twins, open_twin
+from support.wire import eventually
 
 from txstate import AsyncTx, Doc, Replicas, Store
 from txstate._engine.slots import slot_of
@@ -177,10 +177,15 @@ def test_a_slot_in_the_middle_of_a_move(kind: str, any_cluster: Cluster, figures
         # Split up: nobody can serve both until the move has ended.
         cluster.move_key(keys[0], here, there)
         connected = twin.stats.connections
-        later = threading.Timer(0.2, cluster.end_move, (SLOT, here, there))
-        later.start()
-        twin.run(add)
-        later.join()
+
+        def end_when_it_has_asked() -> None:
+            eventually(lambda: twin.stats.disruptions - before > 3)
+            cluster.end_move(SLOT, here, there)
+
+        with ThreadPoolExecutor(1) as pool:
+            ended = pool.submit(end_when_it_has_asked)
+            twin.run(add)
+            ended.result()
         waited = twin.stats.disruptions - before
         assert twin.stats.connections - connected <= 3 < waited  # it does not connect anew each time it asks
         # Back again, all moved but the owner is still the same: the other one has to be asked.

@@ -20,6 +20,7 @@ from support.witness import Witness
 
 from txstate import AsyncStore, AsyncTx, Doc, Store, Tx, UsageError
 from txstate._drivers.sync import SyncChannel
+from txstate._engine import group
 from txstate.testing import Cut, DropReply, FaultProxy, check_history
 
 if TYPE_CHECKING:
@@ -167,8 +168,11 @@ def test_the_store_closes_while_others_wait(valkey9: ServerHandle) -> None:
 
 
 @pytest.mark.parametrize("foreign", [False, True])
-def test_tasks_of_one_loop_and_a_foreign_writer(valkey9: ServerHandle, *, foreign: bool) -> None:
+def test_tasks_of_one_loop_and_a_foreign_writer(
+    valkey9: ServerHandle, monkeypatch: pytest.MonkeyPatch, *, foreign: bool
+) -> None:
     """A foreign writer changes another field without a transaction; nobody's update gets lost."""
+    monkeypatch.setattr(group, "PATIENCE", 5.0)  # also where a busy machine lets the loop stand still
     tasks, each = 32, 20
 
     async def main() -> None:

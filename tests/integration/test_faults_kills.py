@@ -110,7 +110,6 @@ def test_a_server_that_has_no_room_for_more_clients_is_waited_for(
         FaultProxy(server.url) as proxy,
         client_of(server.unix_url) as admin,
         open_twin(kind, proxy.url) as twin,
-        open_twin(kind, proxy.url, deadline=0.1) as hasty,
         ThreadPoolExecutor(1) as pool,
     ):
         executed = proxy.inject(HoldReply(), "EXEC", where=of_commit)
@@ -118,7 +117,7 @@ def test_a_server_that_has_no_room_for_more_clients_is_waited_for(
         executed.wait()
         admin.config_set("maxclients", 1)
         assert proxy.kill() == 1
-        ledger.commit(hasty)
+        ledger.commit(twin.hasty(0.5))
         (error,) = ledger.failed.values()
         assert isinstance(error, StoreUnavailable)
         assert "max number of clients" in str(error)
@@ -126,7 +125,7 @@ def test_a_server_that_has_no_room_for_more_clients_is_waited_for(
         assert not call.done()
         admin.config_set("maxclients", 100)
         call.result()
-        ledger.commit(hasty)
+        ledger.commit(twin)
         assert twin.stats.resolved_committed == 1
         assert figures(server, ledger, fired=refused(), resolved=twin.stats) == Tally(
             attempted=3, acknowledged=2, applied=2, failed=1

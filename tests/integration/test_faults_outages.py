@@ -144,9 +144,10 @@ def test_a_server_that_refuses_connections_for_a_while_is_waited_for(kind: str, 
 @both_twins
 @newest_and_oldest
 def test_without_a_server_the_call_ends_at_its_deadline(kind: str, server: ServerHandle) -> None:
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, deadline=0.2) as twin:
+    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+        hasty = twin.hasty(0.5)
         proxy.refuse()
-        calls: list[Callable[[], object]] = [lambda: twin.put("k", {"n": 1}), lambda: twin.get("k")]
+        calls: list[Callable[[], object]] = [lambda: hasty.put("k", {"n": 1}), lambda: hasty.get("k")]
         for call in calls:
             started = time.monotonic()
             with pytest.raises(StoreUnavailable, match="nothing was applied") as caught:
@@ -163,12 +164,13 @@ def test_without_a_server_the_call_ends_at_its_deadline(kind: str, server: Serve
 def test_a_server_that_never_answers_does_not_hold_a_call_beyond_its_deadline(
     kind: str, server: ServerHandle
 ) -> None:
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, deadline=0.2) as twin:
+    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+        hasty = twin.hasty(0.2)
         proxy.pause()
         with pytest.raises(StoreUnavailable):
-            twin.put("k", {"n": 1})
+            hasty.put("k", {"n": 1})
         with pytest.raises(StoreUnavailable):
-            twin.get("k")
+            hasty.get("k")
         proxy.resume()
         assert twin.get("k") is None
 
@@ -197,7 +199,7 @@ def test_a_server_stopped_past_the_timeout_loses_and_doubles_nothing(
     ledger, rounds, stopped = Ledger(server), 1, 0
     with (
         FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url, timeout=0.1) as twin,
+        open_twin(kind, proxy.url, timeout=0.25) as twin,
         ThreadPoolExecutor(1) as pool,
     ):
         for _ in range(rounds):

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 LOST_TO = "a failover, without Replicas"
 LOST_TO_ANOTHER = "a failover to another replica than the one that confirmed"
 SOON = 3.0
-"""Seconds from a promotion until every writer commits again, at most: what is promised for the default `Retry`."""
+"""Seconds from when a sentinel names the new primary until every writer commits again, at most: what is promised for the
+default `Retry`."""
 
 
 def watched_by_sentinels(name: str = "valkey9", *, relayed: bool = False) -> Watched:
@@ -113,10 +114,10 @@ def fail_over(
             with contextlib.nullcontext() if links is None else links(watched):
                 if links is not None:
                     relaxed.wait_for(20)
-                promoted = watched.kill_primary()
+                named = watched.kill_primary()
             for load in loads:
                 load.wait_for(5)
-                resumed.append(load.resumed(promoted))
+                resumed.append(load.resumed(named))
     assert not any(ledger.failed for load in loads for ledger in load.ledgers)
     risked, mostly, kept = (total(load.ledgers) for load in loads)
     for name, found in (

@@ -696,7 +696,7 @@ def test_more_than_max_connections_for_too_long(valkey9: ServerHandle) -> None:
                     pool.submit(use).result()
 
         store.run(hold)
-        assert hasty.update("k", add_one)["n"] == 1
+        assert store.update("k", add_one)["n"] == 1
 
 
 def test_more_than_max_connections_for_too_long_under_asyncio(valkey9: ServerHandle) -> None:
@@ -710,7 +710,7 @@ def test_more_than_max_connections_for_too_long_under_asyncio(valkey9: ServerHan
                     await asyncio.create_task(hasty.update("k", add_one))
 
             await store.run(hold)
-            assert (await hasty.update("k", add_one))["n"] == 1
+            assert (await store.update("k", add_one))["n"] == 1
 
     asyncio.run(scenario())
 

@@ -102,7 +102,7 @@ def test_a_server_that_nobody_vouches_for_is_not_talked_to(
     kind: str, any_secure: Secure, tmp_path: Path
 ) -> None:
     url = any_secure.address(ssl_ca_certs=str(Authority(tmp_path).path))
-    with open_twin(kind, url, deadline=0.3) as twin, pytest.raises(StoreUnavailable) as refused:
+    with open_twin(kind, url, deadline=1) as twin, pytest.raises(StoreUnavailable) as refused:
         twin.update("k", add_one)
     assert "CERTIFICATE_VERIFY_FAILED" in str(refused.value)
 
@@ -113,7 +113,7 @@ def test_a_server_with_another_name_is_not_talked_to(
 ) -> None:
     with TLSRelay(valkey9.port, authority, host="elsewhere.test") as relay:
         secure = Secure(valkey9, relay.port, authority)
-        with open_twin(kind, secure.url, deadline=0.3) as twin, pytest.raises(StoreUnavailable) as refused:
+        with open_twin(kind, secure.url, deadline=1) as twin, pytest.raises(StoreUnavailable) as refused:
             twin.update("k", add_one)
         assert "IP address mismatch" in str(refused.value)
         with open_twin(kind, secure.address(ssl_check_hostname="false")) as twin:
@@ -123,7 +123,7 @@ def test_a_server_with_another_name_is_not_talked_to(
 @both_twins
 def test_a_server_that_wants_to_know_its_clients_refuses_a_stranger(kind: str, secure: Secure) -> None:
     url = secure.address(ssl_certfile="", ssl_keyfile="")
-    with open_twin(kind, url, deadline=0.3) as twin, pytest.raises(StoreUnavailable):
+    with open_twin(kind, url, deadline=1) as twin, pytest.raises(StoreUnavailable):
         twin.update("k", add_one)
     with client_of(secure.server.unix_url) as client:
         assert not client.exists("k")
@@ -145,7 +145,9 @@ def test_commits_that_are_cut_are_applied_once(
     with (
         FaultProxy(valkey9.url) as proxy,
         TLSRelay(urlsplit(proxy.url).port or 0, authority) as relay,
-        open_twin(kind, Secure(valkey9, relay.port, authority).url, timeout=0.3) as twin,
+        open_twin(
+            kind, Secure(valkey9, relay.port, authority).url, timeout=1 if by is Cut.SILENCE else 5
+        ) as twin,
     ):
         ledger.commit(twin)
         rule = proxy.inject(what, "EXEC", where=of_commit)
@@ -200,7 +202,7 @@ def secure_cluster(authority: Authority) -> Iterator[tuple[Cluster, str]]:
         ports = [stack.enter_context(TLSRelay(node.port, authority)).port for node in cluster.nodes]
         for node, port in zip(cluster.nodes, ports, strict=True):
             cluster.ask(node, "CONFIG", "SET", "cluster-announce-port", port)
-        eventually(lambda: all(announced(cluster, node) == set(ports) for node in cluster.nodes), patience=10)
+        eventually(lambda: all(announced(cluster, node) == set(ports) for node in cluster.nodes))
         yield cluster, f"rediss+cluster://127.0.0.1:{ports[0]}?{urlencode(authority.options)}"
 
 

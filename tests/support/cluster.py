@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SLOTS: Final = 16384
-_PATIENCE: Final = 15.0
+_PATIENCE: Final = 60.0
 _PAGE: Final = 1000
 _TIMEOUT: Final = 800  # milliseconds until a silent node counts as failed
 

@@ -56,7 +56,7 @@ class Replication:
 
     def wait_for_sync(self, primary: ServerHandle | None = None) -> None:
         """Until every replica has confirmed all that was written, to whoever is primary by now."""
-        eventually(lambda: self.in_sync(primary or self.primary, len(self.replicas)), patience=20)
+        eventually(lambda: self.in_sync(primary or self.primary, len(self.replicas)), patience=60)
 
     def in_sync(self, primary: ServerHandle, count: int) -> bool:
         """Whether so many replicas confirm all that was written to a primary, if it still is one."""

@@ -53,7 +53,7 @@ class Takeover:
                 and replica["slave_repl_offset"] == primary["master_repl_offset"]
             )
 
-        eventually(in_sync, patience=20)
+        eventually(in_sync, patience=60)
 
     def push(self, arrived: int) -> None:
         """Write something else if as many bytes do not arrive from the primary by themselves.
@@ -94,7 +94,7 @@ class Takeover:
                 old["master_link_status"] == "up" and old["slave_repl_offset"] == new["master_repl_offset"]
             )
 
-        eventually(in_sync, patience=20)
+        eventually(in_sync, patience=60)
 
     def close(self) -> None:
         self._all.close()

@@ -7,6 +7,7 @@ are done by the time they are awaited, so it never really waits. Knows nothing o
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar, cast
@@ -67,6 +68,12 @@ class Twin(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+    def hasty(self, deadline: float) -> Self:
+        """A view on the same connections whose calls end after so many seconds. It is not to be closed."""
+        view = copy.copy(self)
+        view.store = self.store.options(retry=Retry(deadline=deadline))
+        return view
 
     @property
     def stats(self) -> Stats:

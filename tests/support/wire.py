@@ -16,7 +16,7 @@ from txstate.testing._resp import Scanner, value_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SILENT = 0.15  # seconds without a byte that count as silence
+SILENT = 0.5  # seconds without a byte that count as silence
 
 
 class Raw:
@@ -104,7 +104,7 @@ def packed(*commands: str) -> bytes:
     return b"".join(out)
 
 
-def eventually(condition: Callable[[], bool], *, patience: float = 5, pause: float = 0.002) -> None:
+def eventually(condition: Callable[[], bool], *, patience: float = 30, pause: float = 0.002) -> None:
     """Wait until it holds; patience and pause in seconds."""
     deadline = time.monotonic() + patience
     while not condition():
