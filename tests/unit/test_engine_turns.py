@@ -133,12 +133,24 @@ def test_no_turn_is_kept_where_a_slot_is_only_on_its_way_in(*, guest: bool, writ
 def test_trust_is_lost_bit_by_bit_and_costs_more_after_each_time_that_it_was_a_mistake() -> None:
     session = prompt(8)
     session.called(session.finished + 0.005, late=0.01)
-    assert (session.prompt, session.trusted) == (2, 4), "slow, but nobody was kept waiting for long"
+    assert (session.prompt, session.trusted) == (4, 4), "slow, but nobody was kept waiting for long"
     session.called(session.finished + 0.02, late=0.01)
-    assert (session.prompt, session.trusted) == (1, 8)
+    assert (session.prompt, session.trusted) == (2, 8)
     for _ in range(20):
         session.called(session.finished + 1, late=0.01)
     assert (session.prompt, session.trusted) == (0, 8192)
+
+
+@pytest.mark.parametrize(("times", "mistakes"), [(8, 1), (16, 2), (64, 3), (100_000, 3)])
+def test_who_came_back_at_once_for_long_is_trusted_after_a_mistake_but_not_after_many(
+    times: int, mistakes: int
+) -> None:
+    session = prompt(times)
+    made = 0
+    while held().lasts(session, 0.0):
+        session.called(session.finished + 1, late=0.01)
+        made += 1
+    assert made == mistakes
 
 
 def test_trust_is_won_back_by_who_came_back_at_once_for_long() -> None:

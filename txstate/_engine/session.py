@@ -42,6 +42,9 @@ PROMPT: Final = 0.002
 """Seconds between two calls within which the second counts as made at once."""
 _TRUSTED: Final = 4
 _HARDLY: Final = 8192
+_CREDIT: Final = 16
+"""How many times as often as it takes to be trusted are held in a process's favour at most, each time that it does not come
+back at once: one pause after many turns, as at the end of a job, is no reason to begin anew with turns of one commit."""
 _AMENDS: Final = 64
 """How many times as often as it takes to be trusted again a process has to come back at once for that to become easier:
 what a mistake has cost the others, they have got back by then."""
@@ -160,7 +163,7 @@ class Session:
         if pause < PROMPT and self.trusted == _TRUSTED:
             self.prompt += 1  # as most often
             return
-        self.prompt = self.prompt + 1 if pause < PROMPT else min(self.prompt, self.trusted) // 2
+        self.prompt = self.prompt + 1 if pause < PROMPT else min(self.prompt, _CREDIT * self.trusted) // 2
         if pause > late:
             self.trusted = min(2 * self.trusted, _HARDLY)
         elif self.prompt >= _AMENDS * self.trusted > _AMENDS * _TRUSTED:
