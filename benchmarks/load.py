@@ -13,7 +13,7 @@ import sys
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from benchmarks import machine
@@ -76,6 +76,7 @@ class Done:
         errors: how often each kind came, and one example of it.
         thoughts: seconds and attempts of each operation, where `Job.thoughts` asked for it.
         peak_bytes: the most that the process grew by; None: can't be told here.
+        cpu: seconds that the process had of a processor.
     """
 
     completed: list[int] = field(default_factory=list)
@@ -85,6 +86,7 @@ class Done:
     errors: dict[str, tuple[int, str]] = field(default_factory=dict)
     thoughts: list[tuple[float, int]] = field(default_factory=list)
     peak_bytes: int | None = None
+    cpu: float = 0.0
 
 
 class Flag(Protocol):
@@ -153,6 +155,7 @@ class _Tally:
         self._before = 0
         self._done = Done(completed=[0] * job.tasks)
         self._memory: int | None = None
+        self._cpu = 0.0
         self._failing = 0
         self._errors: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
@@ -167,6 +170,7 @@ class _Tally:
         self._measuring = True
         self._before = self._peer.attempts
         self._memory = machine.memory()
+        self._cpu = process_time()
 
     def done(self, op: Op, begun: float, ended: float, until: float, task: int = 0) -> None:
         """Enter an acknowledged operation."""
@@ -199,6 +203,7 @@ class _Tally:
 
     def result(self) -> Done:
         """All of it."""
+        self._done.cpu = process_time() - self._cpu
         self._done.attempts = self._peer.attempts - self._before
         if self._memory is not None:
             self._done.peak_bytes = machine.peak_memory() - self._memory

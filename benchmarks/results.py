@@ -76,6 +76,7 @@ class Round:
         in_time: how many of these ended before the others did.
         peak_bytes: the most that a process grew by meanwhile; None: can't be told here.
         needed_bytes: the same without what it had freed already, what the caller holds included.
+        cpu_us: of the clients' processors, for each operation; 0: not measured.
     """
 
     rate: float
@@ -91,6 +92,7 @@ class Round:
     in_time: int
     peak_bytes: int | None = None
     needed_bytes: int | None = None
+    cpu_us: float = 0.0
 
 
 @dataclass(slots=True)

@@ -211,6 +211,7 @@ def _summed_up(done: Sequence[Done], off_by: int | None, seconds: float) -> Roun
         thoughts=[(round(took, 4), attempts) for one in slow for took, attempts in one.thoughts],
         in_time=sum(sum(one.completed) for one in slow),
         peak_bytes=max((one.peak_bytes for one in done if one.peak_bytes is not None), default=None),
+        cpu_us=_microseconds(sum(one.cpu for one in done) / max(1, len(latencies))),
     )
 
 

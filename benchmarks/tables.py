@@ -60,6 +60,7 @@ class _Value:
 _COST: Final = _Value("", "microseconds (median)", "p50_us", more=False)
 _RATE: Final = _Value("-rate", "operations a second", "rate", more=True)
 _P99: Final = _Value("-p99", "p99 in ms", "p99_us", 1e-3, more=False)
+_CPU: Final = _Value("-cpu", "client's processor, microseconds an operation", "cpu_us", more=False)
 _SLOWEST: Final = _Value("-slowest", "slowest in ms", "max_us", 1e-3, more=False)
 _FAIRNESS: Final = _Value("-fairness", "slowest / fastest", "fairness")
 _COMPARISON: Final = {True: "txstate does more by", False: "txstate is faster by"}
@@ -70,7 +71,7 @@ def _place(case: Case) -> str:
 
 
 _GRIDS: Final[dict[str, tuple[Callable[[Case], str], tuple[_Value, ...]]]] = {
-    "uncontended": (_place, (_COST,)),
+    "uncontended": (_place, (_COST, _CPU)),
     "hot": (_place, (_RATE, _P99, _FAIRNESS)),
     "tasks": (_place, (_RATE, _P99, _SLOWEST)),
     "crowd": (_place, (_RATE, _P99, _SLOWEST)),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 from typing import Final
 
-from benchmarks.peers.bare import BareSocket
+from benchmarks.peers.bare import BareSocket, LookingSocket
 from benchmarks.peers.base import AsyncPeer, Peer, Place
 from benchmarks.peers.contention import Adaptive, BackOff, LongTurns, SingleTurns, SleepingClaims
 from benchmarks.peers.elsewhere import ZODB, PostgreSQL, SQLite
-from benchmarks.peers.own import AsyncUpdate, FieldsUpdate, Put, ReadOnly, Update
+from benchmarks.peers.own import AsyncUpdate, FieldsUpdate, Put, ReadOnly, SleepingUpdate, Update
 from benchmarks.peers.redis_libraries import Coredis, Pottery, PotteryRedlock, PythonRedisLock
 from benchmarks.peers.redis_py import AsyncTransaction, Lock, Ping, Script, Transaction
 
@@ -31,6 +31,7 @@ PEERS: Final[dict[str, type[Peer | AsyncPeer]]] = {
     "lua-script": Script,
     "redis-py-ping": Ping,
     "bare-socket": BareSocket,
+    "bare-socket-looking": LookingSocket,
     "coredis": Coredis,
     "pottery": Pottery,
     "pottery-redlock": PotteryRedlock,
@@ -38,6 +39,7 @@ PEERS: Final[dict[str, type[Peer | AsyncPeer]]] = {
     "sqlite": SQLite,
     "postgresql": PostgreSQL,
     "zodb": ZODB,
+    "txstate-sleeping": SleepingUpdate,
     "txstate-fields": FieldsUpdate,
     "txstate-read-only": ReadOnly,
     "txstate-put": Put,

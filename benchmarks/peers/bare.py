@@ -6,6 +6,7 @@ No transaction, no documents, no retry: the floor under any Python client that d
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 import hiredis
 import redis
 
-from benchmarks.peers.base import Peer
+from benchmarks.peers.base import SPIN, Peer
 from benchmarks.peers.redis_py import OnHashes
 from txstate import Store
+from txstate._drivers.spin import Spin
 
 if TYPE_CHECKING:
     from benchmarks.peers.base import Place
@@ -33,6 +35,7 @@ class BareSocket(OnHashes, Peer):
     form = "socket.sendall of the bytes of an armed txstate update; replies parsed by one hiredis.Reader"
     module = "hiredis"
     thinks = checked = False
+    spin: ClassVar[float] = 0.0
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -42,6 +45,9 @@ class BareSocket(OnHashes, Peer):
         self._exec = [command[0].upper() for command in commands].index(b"EXEC")
         self._socket = connect(place)
         self._reader = hiredis.Reader()
+        arrivals = select.poll()
+        arrivals.register(self._socket, select.POLLIN)
+        self._poll, self._spin = arrivals.poll, Spin(self.spin, lambda: True)
         self._ask(b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n", 1)  # as redis-py does, for replies of the same form
 
     def change(self, op: Op) -> None:
@@ -65,6 +71,10 @@ class BareSocket(OnHashes, Peer):
 
     def _ask(self, request: bytes, wanted: int) -> list[Any]:
         self._socket.sendall(request)
+        if self._spin.rest:
+            self._spin.rest -= 1
+        else:
+            self._spin.look(self._poll)
         replies: list[Any] = []
         while len(replies) < wanted:
             data = self._socket.recv(_BUFFER)
@@ -74,6 +84,14 @@ class BareSocket(OnHashes, Peer):
             while (reply := self._reader.gets()) is not False:
                 replies.append(reply)
         return replies
+
+
+class LookingSocket(BareSocket):
+    """The same, looking for a reply before it sleeps, just as txstate does."""
+
+    title = "bare socket loop, looking"
+    form = "the same; before it sleeps it looks for a reply, when and as long as txstate does"
+    spin = SPIN
 
 
 def armed_update(place: Place) -> bytes:

@@ -5,14 +5,21 @@ Knows no library. The load calls `change` and `read`; the runner calls `seed` an
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Self
+
+from txstate import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from benchmarks.workloads import Cell, Document, Op
+
+
+SPIN: Final[float] = inspect.signature(Store).parameters["spin"].default
+"""Seconds for which a txstate thread looks for a reply before it sleeps, by default."""
 
 
 @dataclass(frozen=True, slots=True)

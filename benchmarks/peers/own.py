@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from benchmarks.peers.base import AsyncPeer, Peer
+from benchmarks.peers.base import SPIN, AsyncPeer, Peer
 from benchmarks.peers.redis_py import OnHashes
 from txstate import AsyncStore, Store, VersionMismatch
 
@@ -25,10 +25,11 @@ class Update(OnHashes, Peer):
     title = "txstate"
     form = "store.update(key, function), store.run(function), store.get(key); default settings"
     module = "txstate"
+    spin: ClassVar[float] = SPIN
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
-        self._store = Store(place.address)
+        self._store = Store(place.address, spin=self.spin)
 
     def change(self, op: Op) -> None:
         """Add in a transaction."""
@@ -65,6 +66,14 @@ class Update(OnHashes, Peer):
             time.sleep(op.think)
         for doc, amount in zip(docs, op.by, strict=True):
             doc[op.field] += amount
+
+
+class SleepingUpdate(Update):
+    """The same, by threads that sleep until a reply comes, as every peer's do."""
+
+    title = "txstate, spin=0"
+    form = "the same with Store(address, spin=0)"
+    spin = 0.0
 
 
 class FieldsUpdate(Update):

@@ -67,6 +67,12 @@ def rests(machine: Machine, looking: Spin, arrives: float | None, count: int) ->
     return found
 
 
+def rest(machine: Machine, looking: Spin) -> None:
+    """Until it would look again."""
+    while looking.rest:
+        machine.reply(looking, None)
+
+
 def test_it_looks_until_the_reply_is_there(machine: Machine) -> None:
     looking = machine.spin()
     assert [machine.reply(looking, 2.5 * LOOK) for _ in range(100)] == [4] * 100
@@ -86,28 +92,45 @@ def test_where_it_does_not_pay_it_rests_for_longer_and_longer(
     assert rests(machine, machine.spin(), arrives, len(longer)) == longer
 
 
-def test_once_it_has_paid_for_long_it_rests_for_short_again(machine: Machine) -> None:
+def test_once_it_has_paid_again_it_rests_for_a_short_time(machine: Machine) -> None:
     looking = machine.spin()
-    rests(machine, looking, None, 3)
-    while looking.rest:
-        machine.reply(looking, None)
-    assert {machine.reply(looking, LOOK / 2) for _ in range(63)} == {2}
-    assert rests(machine, looking, None, 2) == [0, 64]
-    while looking.rest:
-        machine.reply(looking, None)
-    assert {machine.reply(looking, LOOK / 2) for _ in range(64)} == {2}
+    assert rests(machine, looking, None, 3) == [0, 8, 16]
+    rest(machine, looking)
+    assert machine.reply(looking, LOOK / 2) == 2
     assert rests(machine, looking, None, 2) == [0, 8]
 
 
-def test_who_loses_the_processor_to_others_leaves_it_to_them(machine: Machine) -> None:
+def test_who_loses_the_processor_to_others_leaves_it_to_them_for_longer_and_longer(machine: Machine) -> None:
     looking = machine.spin()
-    machine.reply(looking, 2.5 * LOOK)
-    machine.switches += 1
-    assert machine.reply(looking, 2.5 * LOOK) == 0
-    assert looking.rest == 8
-    while looking.rest:
+    found = []
+    for _ in range(9):
+        assert machine.reply(looking, 2.5 * LOOK) == 4
+        machine.switches += 1
+        assert machine.reply(looking, 2.5 * LOOK) == 0, "it did not look"
+        found.append(looking.rest)
+        rest(machine, looking)
+    assert found == [8, 16, 32, 64, 128, 256, 512, 1024, 1024]
+
+
+def test_who_rarely_loses_the_processor_rests_for_a_short_time(machine: Machine) -> None:
+    looking = machine.spin()
+    for _ in range(5):
+        assert {machine.reply(looking, 2.5 * LOOK) for _ in range(256)} == {4}
+        machine.switches += 1
         machine.reply(looking, 2.5 * LOOK)
-    assert machine.reply(looking, 2.5 * LOOK) == 4
+        assert looking.rest == 8
+        rest(machine, looking)
+
+
+def test_a_late_reply_now_and_then_is_no_sign_that_others_wait(machine: Machine) -> None:
+    looking = machine.spin()
+    for _ in range(16):
+        assert {machine.reply(looking, 2.5 * LOOK) for _ in range(16)} == {4}
+        machine.reply(looking, None)
+        rest(machine, looking)
+    machine.switches += 1
+    machine.reply(looking, 2.5 * LOOK)
+    assert looking.rest == 8, "256 looks have paid since others had the processor"
 
 
 def test_beside_another_thread_it_looks_no_longer_and_holds_it_against_nobody(machine: Machine) -> None:

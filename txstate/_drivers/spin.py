@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_REST: Final = 8
-"""Exchanges without a look, after one that did not pay."""
+_SHORT: Final = 8
+"""Replies that are not looked for, after a look that did not pay."""
 
-_LONGEST: Final = 1024
+_LONG: Final = 1024
 """The same, at most: it is twice as many each time."""
 
-_PAID: Final = 64
-"""Looks that pay in a row, behind which a rest is a short one again: more than a process has replies until the processor is
-taken from it, where others wait for that."""
+_MANY: Final = 256
+"""Looks that pay: more than there are between two switches where others wait for the processor all the time."""
 
 
 class Spin:
@@ -39,12 +38,14 @@ class Spin:
         rest: how many replies are not to be looked for, from now on. Who reads them counts.
     """
 
-    __slots__ = ("_alone", "_paid", "_rest", "_seconds", "_switches", "rest")
+    __slots__ = ("_alone", "_courtesy", "_paid", "_patience", "_seconds", "_switches", "rest")
 
     def __init__(self, seconds: float, alone: Callable[[], bool]) -> None:
         self._seconds, self._alone = seconds, alone
         self.rest = 0 if seconds else math.inf
-        self._rest, self._paid, self._switches = _REST, _PAID, _switches()
+        self._switches, self._paid = _switches(), _MANY
+        # The next rests: for others' sake, and because a reply is late.
+        self._courtesy = self._patience = _SHORT
 
     def look(self, poll: Callable[[float], object]) -> None:
         """Look until something has arrived, or it does not pay any more.
@@ -52,19 +53,22 @@ class Spin:
         Args:
             poll: waits for so many milliseconds, and tells what has arrived.
         """
-        switches = _switches()
-        pays = switches == self._switches and not poll(0)
-        self._switches = switches
+        # Where others wait for the processor, what looks takes it from them; but now and then it goes to others anyway.
+        before, self._switches = self._switches, _switches()
+        if self._switches != before:
+            self._courtesy = _SHORT if self._paid >= _MANY else min(2 * self._courtesy, _LONG)
+            self.rest, self._paid = self._courtesy, 0
+            return
         until = perf_counter() + self._seconds
+        pays = not poll(0)
         while pays and not poll(0):
             if not self._alone():
                 return
             pays = perf_counter() < until
         if pays:
-            self._paid += 1
+            self._paid, self._patience = self._paid + 1, _SHORT
         else:
-            self._rest = _REST if self._paid >= _PAID else min(2 * self._rest, _LONGEST)
-            self.rest, self._paid = self._rest, 0
+            self.rest, self._patience = self._patience, min(2 * self._patience, _LONG)
 
 
 def _switches() -> int:
