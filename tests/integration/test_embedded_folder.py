@@ -528,7 +528,7 @@ while True:
 """
     )
     loading.chmod(0o700)
-    server = embedded.open_folder(folder, server=loading, timeout=10.0)
+    server = embedded.open_folder(folder, server=loading, timeout=2.0)
     assert home.ask(server._address, "PING").startswith("-LOADING")
     server.close()
 

@@ -17,7 +17,7 @@ from support.wire import client_of, eventually
 SERVICE: Final = "mymaster"
 _QUORUM: Final = 2
 _TOLD: Final = 4000
-"""Characters of a sentinel's log that are shown when nobody was promoted."""
+"""Characters of a sentinel's log that a failed test shows."""
 _HURRY: Final[dict[str, int]] = {
     "INFO-PERIOD": 200,
     "PING-PERIOD": 200,
@@ -117,12 +117,7 @@ class Watched:
         """End it by SIGKILL, and wait until another one has been promoted. Returns when a sentinel names it."""
         victim = self.primary()
         victim.stop(kill=True)
-        try:
-            eventually(lambda: self.primary() is not victim, patience=60, pause=_PAUSE)
-        except AssertionError as error:
-            for sentinel in self.sentinels:
-                error.add_note(sentinel.log_path.read_text(errors="replace")[-_TOLD:])
-            raise
+        eventually(lambda: self.primary() is not victim, patience=60, pause=_PAUSE)
         return time.monotonic()
 
     def bring_back(self) -> None:
@@ -196,5 +191,8 @@ class Watched:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            for sentinel in self.sentinels:
+                error.add_note(sentinel.log_path.read_text(errors="replace")[-_TOLD:])
         self.close()
