@@ -378,6 +378,8 @@ def opposed(source: Pool[Place, str], moment: int, work: Callable[[], object]) -
         return trace
 
     before = sys.gettrace()
+    # Python 3.12 tells of single steps only where some frame has asked for them before it is traced.
+    sys._getframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         work()
