@@ -17,6 +17,7 @@ import tenacity
 from support.faults import of_commit
 
 from txstate import AsyncStore, Retry, Store
+from txstate._drivers.spin import Spin
 from txstate._drivers.sync import SyncChannel, SyncDriver
 from txstate._drivers.wire import NUDGE
 from txstate._effects import Lost
@@ -212,6 +213,20 @@ def test_the_end_of_each_of_several_waits_is_noticed(server: ServerHandle, other
             assert place.quiet(), "what it was told by is answered, and read"
             told.append(nudges(other) - before)
     assert max(told) == 2
+
+
+def test_behind_a_wait_a_turn_begins_in_which_a_thread_looks_for_replies(
+    server: ServerHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Spin] = []
+    monkeypatch.setattr(Spin, "begin_turn", lambda spin: begun.append(spin))  # noqa: PLW0108 - only a function is bound
+    with Store(server.unix_url) as store:
+        store.get("doc")
+        (place,) = cast("SyncDriver", store._core.driver).pool.all()
+        place.exchange([("ECHO", "hello")], 5.0)
+        assert not begun
+        place.exchange(TWO_WAITS, 5.0, patience=[0.01, 0.01])
+        assert begun == [place._spin]
 
 
 def test_so_it_is_under_asyncio(server: ServerHandle, other: redis.Redis) -> None:

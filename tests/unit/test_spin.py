@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from txstate._drivers import spin
@@ -133,6 +135,55 @@ def test_a_late_reply_now_and_then_is_no_sign_that_others_wait(machine: Machine)
     assert looking.rest == 8, "256 looks have paid since others had the processor"
 
 
+def turn(machine: Machine, looking: Spin, *arrives: float | None) -> list[int]:
+    """How often it looked for each reply of a turn."""
+    looking.begin_turn()
+    return [machine.reply(looking, each) for each in arrives]
+
+
+def test_in_a_turn_it_looks_but_for_the_first_replies(machine: Machine) -> None:
+    looking = machine.spin()
+    looking.rest = 1024
+    for _ in range(3):
+        assert turn(machine, looking, *[2.5 * LOOK] * 12) == [0, 0] + [4] * 10
+
+
+def test_what_the_processor_was_taken_for_before_a_turn_says_nothing(machine: Machine) -> None:
+    looking = machine.spin()
+    for _ in range(3):
+        machine.switches += 1
+        assert turn(machine, looking, *[2.5 * LOOK] * 12) == [0, 0] + [4] * 10
+
+
+def test_a_look_in_vain_does_not_spoil_a_turn_in_which_others_paid(machine: Machine) -> None:
+    looking = machine.spin()
+    for _ in range(3):
+        replies = [2.5 * LOOK] * 11 + [None] + [2.5 * LOOK] * 9
+        assert turn(machine, looking, *replies)[12:] == [0] * 8 + [4]
+
+
+@pytest.mark.parametrize("arrives", [None, 0.0], ids=["never", "at once"])
+def test_where_it_does_not_pay_it_sits_out_more_and_more_turns(
+    machine: Machine, arrives: float | None
+) -> None:
+    looking, looked = machine.spin(), list[int]()
+    for number in range(500):
+        if any(turn(machine, looking, *[arrives] * 4)):
+            looked.append(number)
+    between = [after - before - 1 for before, after in itertools.pairwise(looked)]
+    assert between[:7] == [1, 3, 7, 15, 31, 63, 63]
+
+
+def test_who_sat_out_turns_and_is_right_then_sits_out_none(machine: Machine) -> None:
+    looking = machine.spin()
+    for _ in range(50):
+        turn(machine, looking, *[None] * 4)
+    looked = [any(turn(machine, looking, *[2.5 * LOOK] * 4)) for _ in range(100)]
+    first = looked.index(True)
+    assert first > 0
+    assert all(looked[first:])
+
+
 def test_beside_another_thread_it_looks_no_longer_and_holds_it_against_nobody(machine: Machine) -> None:
     looking = machine.spin()
     machine.alone = False
@@ -144,3 +195,4 @@ def test_beside_another_thread_it_looks_no_longer_and_holds_it_against_nobody(ma
 def test_without_time_it_never_looks(machine: Machine) -> None:
     looking = machine.spin(0.0)
     assert {machine.reply(looking, 2.5 * LOOK) for _ in range(5000)} == {0}
+    assert turn(machine, looking, *[2.5 * LOOK] * 12) == [0] * 12

@@ -155,6 +155,7 @@ class SyncChannel(Place):
         if len(replies) < expected:
             _receive_rest(sock, incoming, replies, expected, due=expected, until=until)
         del replies[wanted:]
+        self._spin.begin_turn()
         return replies
 
     def quiet(self) -> bool:
