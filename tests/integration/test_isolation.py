@@ -20,7 +20,7 @@ from support.wire import client_of, eventually
 from txstate.testing import FaultProxy, HoldRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import redis
     from support.servers import ServerHandle
@@ -88,14 +88,12 @@ def test_no_function_and_no_read_sees_two_moments_at_once(
 ) -> None:
     functions = Functions()
     with writers(server), open_twin(kind, server.url) as twin:
-        for _ in until(seconds):
+        # It is no quiet time: some attempts meet a change between their reads, and are run again.
+        for _ in until(seconds, lambda: functions.calls > 500 and twin.stats.conflicts > 100):
             twin.run(functions.read_one_by_one)
             twin.run(functions.read_at_once)
             twin.run(functions.read_fields)
             compare_snapshots(twin)
-        assert functions.calls > 500
-        # It was no quiet time: some attempts met a change between their reads, and were run again.
-        assert twin.stats.conflicts > 100
         assert twin.stats.gave_up == 0
 
 
@@ -318,10 +316,11 @@ def writers(server: ServerHandle, pause: float = 0.0) -> Iterator[None]:
             process.wait()
 
 
-def until(seconds: float) -> Iterator[None]:
-    """Yield until so many seconds have passed."""
+def until(seconds: float, enough: Callable[[], bool]) -> Iterator[None]:
+    """Yield until so many seconds have passed, and there is enough."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while time.monotonic() < end or not enough():
+        assert time.monotonic() < end + 60, "there is not enough"
         yield
 
 
