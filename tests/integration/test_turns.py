@@ -15,6 +15,8 @@ import pytest
 import redis
 import tenacity
 from support.faults import of_commit
+from support.twins import both_twins, open_twin
+from support.wire import eventually
 
 from txstate import AsyncStore, Retry, Store
 from txstate._drivers.spin import Spin
@@ -195,6 +197,46 @@ def test_a_turn_that_is_kept_in_vain_ends_by_itself(
         assert 0 < other.pttl(CLAIM) <= 200
         assert next_one.update("doc", add_one)["n"] == 3
         assert next_one.stats().conflicts == 0
+
+
+@both_twins
+@pytest.mark.parametrize("late", [False, True])
+def test_who_closes_gives_back_the_turn_that_was_kept(
+    server: ServerHandle, other: redis.Redis, monkeypatch: pytest.MonkeyPatch, kind: str, *, late: bool
+) -> None:
+    """Unless it may be another's by now."""
+    monkeypatch.setattr(session, "_TRUSTED", 0)
+    lost = 0
+
+    def lose_twice(doc: Doc) -> None:
+        nonlocal lost
+        if lost < CONFLICTS_BEFORE_CLAIM:
+            lost += 1
+            other.hset("doc", "by", lost)
+        add_one(doc)
+
+    with open_twin(kind, server.unix_url) as twin:
+        twin.put("doc", {"n": 0})
+        twin.update("doc", add_one)  # from now on it pays to arm the socket
+        twin.store._settings = replace(twin.store._settings, shortest_lease=10.0)
+        twin.update("doc", lose_twice)
+        assert other.exists(CLAIM)
+        if late:
+            (place,) = cast("SyncDriver", twin.store._core.driver).pool.all()
+            assert place.session is not None
+            assert place.session.armed is not None
+            place.session.armed.turn.since -= 5
+    if late:
+        until_alone(other)
+        assert other.exists(CLAIM)
+    else:
+        until_gone(other, CLAIM)
+        assert other.exists(DOOR)
+
+
+def until_alone(client: redis.Redis) -> None:
+    """Until the server knows that the others' connections are closed, and has read what they had sent."""
+    eventually(lambda: len(client.client_list()) == 1)
 
 
 TWO_WAITS = [*[("BZPOPMIN", name, "0.01") for name in (LINE, DOOR)], ("ECHO", "hello"), ("ECHO", "you")]

@@ -140,6 +140,11 @@ class AsyncChannel(Place):
         if connection is not None:
             connection._close()  # noqa: SLF001 - its public disconnect() waits, and clean-up must not
 
+    def send_off(self, data: bytes) -> None:
+        """Send, without waiting for anything. See `Place`."""
+        if self.writer is not None:
+            self.writer.write(data)
+
     def release(self) -> None:
         """Give the place back, or hand it to who has waited longest."""
         waiter = self._driver.pool.give(self)

@@ -7,10 +7,14 @@ used last in, first out, so that what is not needed stays idle.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from weakref import WeakSet
 
+from txstate._drivers.wire import pack
+from txstate._effects import NOTHING
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +59,22 @@ class Place:
 
     def drop(self) -> None:
         """Close its socket."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Close its socket for good, and tell those who wait for a turn that was kept for the next call here."""
+        farewell = NOTHING if self.session is None else self.session.farewell(time.monotonic())
+        if farewell:
+            with contextlib.suppress(OSError, RuntimeError):  # then it ends by itself
+                self.send_off(pack((), farewell)[0])
+        self.drop()
+
+    def send_off(self, data: bytes) -> None:
+        """Send, without waiting for anything.
+
+        Raises:
+            OSError, RuntimeError: it can't be sent, or not without waiting.
+        """
         raise NotImplementedError
 
     @property
@@ -231,7 +251,7 @@ class Pool(Generic[C, W]):
         for channel in self._idle:
             channel.drop()
         while (armed := self._longest_armed()) is not None:
-            armed.drop()
+            armed.leave()
         waiting, self._waiting = list(self._waiting), deque()
         self._idle = []
         return waiting

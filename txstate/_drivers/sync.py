@@ -169,6 +169,12 @@ class SyncChannel(Place):
         if connection is not None:
             connection.disconnect()
 
+    def send_off(self, data: bytes) -> None:
+        """Send, without waiting for anything. See `Place`."""
+        if self._socket is not None:
+            self._socket.setblocking(False)
+            self._socket.send(data)
+
     def release(self) -> None:
         """Give the place back, or hand it to who has waited longest."""
         driver = self._driver

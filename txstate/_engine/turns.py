@@ -90,6 +90,8 @@ class Opening:
         claims: what makes them last; part of the commit.
         commands: what to send behind it.
         claimed: see `Turn`.
+        kept: seconds for which the turn is kept for the next call.
+        farewell: what gives it back, if none comes any more.
     """
 
     watches: ClassVar = True
@@ -102,6 +104,8 @@ class Opening:
         self.claims = turn.last(settings, session.slot)
         self.claimed = [turn.claim.kept(settings).value] * len(turn.held)
         self.commands = Constant((*calls, *tail.commands)) if calls else tail.commands
+        self.kept = shortest_kept(settings)
+        self.farewell = Constant(_passing_on(settings, turn.held, session.slot))
 
     def serves(self, tail: Tail, turn: Turn) -> bool:
         """Whether it would be made of the same."""
