@@ -273,19 +273,17 @@ def test_close_of_the_last_user_leaves_a_folder_that_can_be_removed_at_once(fold
 def test_opening_and_closing_race_and_every_answer_holds(folder: Path) -> None:
     stop = time.monotonic() + 2.0
     failures: list[BaseException] = []
-    rounds: list[int] = []
 
     def open_and_close(key: str) -> None:
         count = 0
         try:
-            while time.monotonic() < stop:
+            while time.monotonic() < stop or count < 2:
                 server = embedded.open_folder(folder, timeout=30)
                 count += 1
                 assert call(server, "INCR", key) == count
                 server.close()
         except BaseException as error:  # noqa: BLE001 - reported by the test
             failures.append(error)
-        rounds.append(count)
 
     threads = [threading.Thread(target=open_and_close, args=(f"k{number}",)) for number in range(3)]
     for thread in threads:
@@ -293,7 +291,6 @@ def test_opening_and_closing_race_and_every_answer_holds(folder: Path) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-    assert min(rounds) >= 2
 
 
 def test_spellings_of_a_folder_meet(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
