@@ -36,9 +36,11 @@ class Constant(tuple[Command, ...]):  # noqa: SLOT001 - a tuple can't have slots
 
     Attributes:
         packed: their bytes, kept by whoever packs them first.
+        wakes: whether they let others go on, who may need the same processor.
     """
 
     packed: bytes = b""
+    wakes = False
 
 
 NOTHING: Final = Constant()

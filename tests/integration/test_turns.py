@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from txstate import Doc, Stats
     from txstate._drivers.aio import AsyncDriver
+    from txstate._effects import Constant
+    from txstate._engine.armed import Armed
 
 CLAIM, LINE, DOOR = (f"__txstate__:{what}:doc" for what in ("claim", "line", "door"))
 
@@ -261,7 +263,7 @@ def test_behind_a_wait_a_turn_begins_in_which_a_thread_looks_for_replies(
     server: ServerHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[Spin] = []
-    monkeypatch.setattr(Spin, "begin_turn", lambda spin: begun.append(spin))  # noqa: PLW0108 - only a function is bound
+    monkeypatch.setattr(Spin, "awoke", lambda spin: begun.append(spin))  # noqa: PLW0108 - only a function is bound
     with Store(server.unix_url) as store:
         store.get("doc")
         (place,) = cast("SyncDriver", store._core.driver).pool.all()
@@ -286,6 +288,25 @@ def test_so_it_is_under_asyncio(server: ServerHandle, other: redis.Redis) -> Non
 
     asyncio.run(work())
     assert max(told) == 2
+
+
+def armed_of(store: Store) -> Armed:
+    """What the only connection of a store is armed with."""
+    (place,) = cast("SyncDriver", store._core.driver).pool.all()
+    assert place.session
+    assert place.session.armed
+    return place.session.armed
+
+
+def note_tails(monkeypatch: pytest.MonkeyPatch, tails: list[Constant]) -> None:
+    """Take down what batches end with, from now on."""
+    exchange = SyncChannel.exchange
+
+    def sent(channel: SyncChannel, *batch: Any) -> list[object]:
+        tails.append(batch[2])
+        return exchange(channel, *batch)
+
+    monkeypatch.setattr(SyncChannel, "exchange", sent)
 
 
 @pytest.mark.alone
@@ -321,9 +342,7 @@ def test_the_commits_of_a_turn_and_its_end_go_the_straight_way(
         store._settings = replace(store._settings, shortest_lease=60.0)
         store.update("doc", lose)
         assert other.exists(CLAIM)
-        (place,) = cast("SyncDriver", store._core.driver).pool.all()
-        armed = place.session and place.session.armed
-        assert armed
+        armed = armed_of(store)
         if end:
             armed.turn.ends = time.monotonic()
             monkeypatch.setattr(claims, "TURN", 0.0)
@@ -338,15 +357,19 @@ def test_the_commits_of_a_turn_and_its_end_go_the_straight_way(
         conflicts = mishap == "conflict"
         real = Attempt.__init__
         monkeypatch.setattr(Attempt, "__init__", begin)
+        tails: list[Constant] = []
+        note_tails(monkeypatch, tails)
         store.update("doc", lose)
+        assert any(tail.wakes for tail in tails) or not end
+        assert all(tail.wakes is any(command[0] == "ZADD" for command in tail) for tail in tails)
         assert bool(built) is (mishap in {"lost reply", "conflict"})
         assert store.stats().resolved_committed == proxy.fired == (mishap == "lost reply")
         passed_on = end and mishap == "somebody waits"
         assert (bool(other.exists(CLAIM)), bool(other.exists(DOOR))) == (not end, end and not passed_on)
         assert other.hget("doc", "n") == b"3"
         (place,) = cast("SyncDriver", store._core.driver).pool.all()
-        armed = place.session and place.session.armed
-        assert bool(armed and armed.turn.others) is passed_on, "then the next call stands in line at once"
+        left = place.session.armed if place.session else None
+        assert bool(left is not None and left.turn.others) is passed_on, "then the next call stands in line"
 
 
 @pytest.mark.alone
@@ -380,15 +403,15 @@ def test_who_stands_in_line_at_once_goes_the_straight_way(
         waiting.connection_pool.get_connection().send_command("BZPOPMIN", DOOR, 30)
         until_blocked(other, 1)
         store.update("doc", lose)
+        # Or a machine that stands still for long makes it forget who is ahead.
+        armed_of(store).until += 60.0
         until_gone(other, DOOR)
         if mishap == "claimed":
             other.set(CLAIM, "another 1000", px=1000)
         elif mishap == "deleted":
             other.delete("doc")
-        real = Attempt.__init__
+        losses, real, before = mishap == "conflict", Attempt.__init__, store.stats()
         monkeypatch.setattr(Attempt, "__init__", begin)
-        losses = mishap == "conflict"
-        before = store.stats()
         calls = threading.Thread(target=store.update, args=("doc", lose))
         calls.start()
         until_blocked(other, 1)

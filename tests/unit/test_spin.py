@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
+import select
+import socket
+from typing import Any, cast
 
 import pytest
 
 from txstate._drivers import spin
 from txstate._drivers.spin import Spin
+from txstate._drivers.sync import SyncChannel, SyncDriver
+from txstate._effects import Constant
 
 SECONDS = 100e-6
 LOOK = 10e-6
@@ -83,35 +87,35 @@ def test_it_looks_until_the_reply_is_there(machine: Machine) -> None:
 def test_it_looks_no_longer_than_it_may_and_then_rests(machine: Machine) -> None:
     looking = machine.spin()
     assert machine.reply(looking, None) == pytest.approx(SECONDS / LOOK, abs=2)
-    assert [machine.reply(looking, 2.5 * LOOK) for _ in range(9)] == [0] * 8 + [4]
+    assert [machine.reply(looking, 2.5 * LOOK) for _ in range(3)] == [0] * 2 + [4]
 
 
 @pytest.mark.parametrize("arrives", [None, 0.0], ids=["never", "at once"])
 def test_where_it_does_not_pay_it_rests_for_longer_and_longer(
     machine: Machine, arrives: float | None
 ) -> None:
-    longer = [0, 8, 16, 32, 64, 128, 256, 512, 1024, 1024]
+    longer = [0, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024]
     assert rests(machine, machine.spin(), arrives, len(longer)) == longer
 
 
 def test_once_it_has_paid_again_it_rests_for_a_short_time(machine: Machine) -> None:
     looking = machine.spin()
-    assert rests(machine, looking, None, 3) == [0, 8, 16]
+    assert rests(machine, looking, None, 3) == [0, 2, 4]
     rest(machine, looking)
     assert machine.reply(looking, LOOK / 2) == 2
-    assert rests(machine, looking, None, 2) == [0, 8]
+    assert rests(machine, looking, None, 2) == [0, 2]
 
 
 def test_who_loses_the_processor_to_others_leaves_it_to_them_for_longer_and_longer(machine: Machine) -> None:
     looking = machine.spin()
     found = []
-    for _ in range(9):
+    for _ in range(11):
         assert machine.reply(looking, 2.5 * LOOK) == 4
         machine.switches += 1
         assert machine.reply(looking, 2.5 * LOOK) == 0, "it did not look"
         found.append(looking.rest)
         rest(machine, looking)
-    assert found == [8, 16, 32, 64, 128, 256, 512, 1024, 1024]
+    assert found == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1024]
 
 
 def test_who_rarely_loses_the_processor_rests_for_a_short_time(machine: Machine) -> None:
@@ -120,7 +124,7 @@ def test_who_rarely_loses_the_processor_rests_for_a_short_time(machine: Machine)
         assert {machine.reply(looking, 2.5 * LOOK) for _ in range(256)} == {4}
         machine.switches += 1
         machine.reply(looking, 2.5 * LOOK)
-        assert looking.rest == 8
+        assert looking.rest == 2
         rest(machine, looking)
 
 
@@ -132,56 +136,15 @@ def test_a_late_reply_now_and_then_is_no_sign_that_others_wait(machine: Machine)
         rest(machine, looking)
     machine.switches += 1
     machine.reply(looking, 2.5 * LOOK)
-    assert looking.rest == 8, "256 looks have paid since others had the processor"
+    assert looking.rest == 2, "256 looks have paid since others had the processor"
 
 
-def turn(machine: Machine, looking: Spin, *arrives: float | None) -> list[int]:
-    """How often it looked for each reply of a turn."""
-    looking.begin_turn()
-    return [machine.reply(looking, each) for each in arrives]
-
-
-def test_in_a_turn_it_looks_but_for_the_first_replies(machine: Machine) -> None:
+def test_who_lost_it_while_it_slept_for_long_looks_all_the_same(machine: Machine) -> None:
+    """As who stands in line does, for its turn."""
     looking = machine.spin()
-    looking.rest = 1024
-    for _ in range(3):
-        assert turn(machine, looking, *[2.5 * LOOK] * 12) == [0, 0] + [4] * 10
-
-
-def test_what_the_processor_was_taken_for_before_a_turn_says_nothing(machine: Machine) -> None:
-    looking = machine.spin()
-    for _ in range(3):
-        machine.switches += 1
-        assert turn(machine, looking, *[2.5 * LOOK] * 12) == [0, 0] + [4] * 10
-
-
-def test_a_look_in_vain_does_not_spoil_a_turn_in_which_others_paid(machine: Machine) -> None:
-    looking = machine.spin()
-    for _ in range(3):
-        replies = [2.5 * LOOK] * 11 + [None] + [2.5 * LOOK] * 9
-        assert turn(machine, looking, *replies)[12:] == [0] * 8 + [4]
-
-
-@pytest.mark.parametrize("arrives", [None, 0.0], ids=["never", "at once"])
-def test_where_it_does_not_pay_it_sits_out_more_and_more_turns(
-    machine: Machine, arrives: float | None
-) -> None:
-    looking, looked = machine.spin(), list[int]()
-    for number in range(500):
-        if any(turn(machine, looking, *[arrives] * 4)):
-            looked.append(number)
-    between = [after - before - 1 for before, after in itertools.pairwise(looked)]
-    assert between[:7] == [1, 3, 7, 15, 31, 63, 63]
-
-
-def test_who_sat_out_turns_and_is_right_then_sits_out_none(machine: Machine) -> None:
-    looking = machine.spin()
-    for _ in range(50):
-        turn(machine, looking, *[None] * 4)
-    looked = [any(turn(machine, looking, *[2.5 * LOOK] * 4)) for _ in range(100)]
-    first = looked.index(True)
-    assert first > 0
-    assert all(looked[first:])
+    machine.switches += 1
+    looking.awoke()
+    assert [machine.reply(looking, 2.5 * LOOK) for _ in range(6)] == [0, 0, 4, 4, 4, 4]
 
 
 def test_beside_another_thread_it_looks_no_longer_and_holds_it_against_nobody(machine: Machine) -> None:
@@ -195,4 +158,25 @@ def test_beside_another_thread_it_looks_no_longer_and_holds_it_against_nobody(ma
 def test_without_time_it_never_looks(machine: Machine) -> None:
     looking = machine.spin(0.0)
     assert {machine.reply(looking, 2.5 * LOOK) for _ in range(5000)} == {0}
-    assert turn(machine, looking, *[2.5 * LOOK] * 12) == [0] * 12
+
+
+# In the blocking driver
+
+
+@pytest.mark.parametrize(("wakes", "wanted"), [(False, ["look", "look"]), (True, [])])
+def test_who_lets_others_go_on_leaves_the_processor_to_them(
+    monkeypatch: pytest.MonkeyPatch, *, wakes: bool, wanted: list[str]
+) -> None:
+    told = []
+    monkeypatch.setattr(Spin, "look", lambda _self, _poll: told.append("look"))
+    tail = Constant([("PING",)])
+    tail.wakes = wakes
+    near, far = socket.socketpair()
+    with near, far:
+        channel = SyncChannel(SyncDriver(cast("Any", None), max_connections=1, spin=SECONDS))
+        channel._socket = near
+        channel._arrivals.register(near, select.POLLIN)
+        for _ in range(2):
+            far.sendall(b"+PONG\r\n")
+            assert channel.exchange((), 5.0, tail) == [b"PONG"]
+    assert told == wanted

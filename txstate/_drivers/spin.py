@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SHORT: Final = 8
+_SHORT: Final = 2
 """Replies that are not looked for, after a look that did not pay."""
 
 _LONG: Final = 1024
@@ -25,13 +25,6 @@ _LONG: Final = 1024
 
 _MANY: Final = 256
 """Looks that pay: more than there are between two switches where others wait for the processor all the time."""
-
-_FIRST: Final = 2
-"""Replies that are not looked for at the beginning of a turn: who had the last one lines up meanwhile, and who has the next one
-comes to the door. They need the processor, if it is the same one, and can't have it before."""
-
-_TURNS: Final = 63
-"""Turns to sit out, at most: twice as many, and one, each time."""
 
 
 class Spin:
@@ -45,18 +38,7 @@ class Spin:
         rest: how many replies are not to be looked for, from now on. Who reads them counts.
     """
 
-    __slots__ = (
-        "_alone",
-        "_courtesy",
-        "_paid",
-        "_patience",
-        "_seconds",
-        "_sits_out",
-        "_switches",
-        "_turns",
-        "_worth",
-        "rest",
-    )
+    __slots__ = ("_alone", "_courtesy", "_paid", "_patience", "_seconds", "_switches", "rest")
 
     def __init__(self, seconds: float, alone: Callable[[], bool]) -> None:
         self._seconds, self._alone = seconds, alone
@@ -64,28 +46,6 @@ class Spin:
         self._switches, self._paid = _switches(), _MANY
         # The next rests: for others' sake, and because a reply is late.
         self._courtesy = self._patience = _SHORT
-        # What looking was worth in this turn; how many turns it sits out, and how many of these are left.
-        self._worth = self._sits_out = self._turns = 0
-
-    def begin_turn(self) -> None:
-        """Others wait from now on until this process has had its turn, in a line on the server.
-
-        So what the processor is taken from it for is short, and that it was taken while this process waited says nothing. A
-        turn has not as many replies as would show it otherwise: so whether looking pays is judged by the turn.
-        """
-        if not self._seconds:
-            return
-        self._switches = _switches()
-        if self._worth > 0:
-            self._sits_out = 0
-        elif self._worth < 0:
-            self._turns = self._sits_out = min(2 * self._sits_out + 1, _TURNS)
-        self._worth = 0
-        if self._turns:
-            self._turns -= 1
-            self.rest = _LONG
-        else:
-            self.rest, self._courtesy, self._patience = _FIRST, _SHORT // 2, _SHORT
 
     def look(self, poll: Callable[[float], object]) -> None:
         """Look until something has arrived, or it does not pay any more.
@@ -98,7 +58,6 @@ class Spin:
         if self._switches != before:
             self._courtesy = _SHORT if self._paid >= _MANY else min(2 * self._courtesy, _LONG)
             self.rest, self._paid = self._courtesy, 0
-            self._worth -= _SHORT
             return
         until = perf_counter() + self._seconds
         pays = not poll(0)
@@ -108,10 +67,15 @@ class Spin:
             pays = perf_counter() < until
         if pays:
             self._paid, self._patience = self._paid + 1, _SHORT
-            self._worth += 1
         else:
-            self._worth -= _SHORT
             self.rest, self._patience = self._patience, min(2 * self._patience, _LONG)
+
+    def awoke(self) -> None:
+        """The thread has stood in line, and slept: what happened meanwhile tells nothing of what is to come.
+
+        For its first replies it sleeps, too: who had the turn before lines up, and who has the next one comes to the door.
+        """
+        self._switches, self.rest = _switches(), max(self.rest, _SHORT)
 
 
 def _switches() -> int:

@@ -126,7 +126,7 @@ class SyncChannel(Place):
                 return self._wait_in_turn(sock, patience, wanted, replies, until)
             if self._spin.rest:
                 self._spin.rest -= 1
-            else:
+            elif not tail.wakes:
                 self._spin.look(self._arrivals.poll)
             length = sock.recv_into(incoming.buffer)
             replies = incoming.first(length, wanted)
@@ -155,7 +155,7 @@ class SyncChannel(Place):
         if len(replies) < expected:
             _receive_rest(sock, incoming, replies, expected, due=expected, until=until)
         del replies[wanted:]
-        self._spin.begin_turn()
+        self._spin.awoke()
         return replies
 
     def quiet(self) -> bool:

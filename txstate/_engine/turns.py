@@ -64,6 +64,7 @@ class Handover:
         self.commands = Constant(
             open_door(settings, held, session.slot) + call_next(settings, held, session.slot)
         )
+        self.commands.wakes = True
         self._lingered: Sequence[object] = ()
         self._left = NO_TURN
 
@@ -104,6 +105,7 @@ class Opening:
         self.claims = turn.last(settings, session.slot)
         self.claimed = [turn.claim.kept(settings).value] * len(turn.held)
         self.commands = Constant((*calls, *tail.commands)) if calls else tail.commands
+        self.commands.wakes = bool(calls)
         self.kept = shortest_kept(settings)
         self.farewell = Constant(_passing_on(settings, turn.held, session.slot))
 
