@@ -236,6 +236,34 @@ def test_who_closes_gives_back_the_turn_that_was_kept(
         assert other.exists(DOOR)
 
 
+def test_who_closes_beside_a_call_gives_back_its_turn_when_it_ends(
+    server: ServerHandle, other: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_TRUSTED", 0)
+    calls = 0
+
+    with Store(server.unix_url) as store:
+
+        def close_at_last(doc: Doc) -> None:
+            nonlocal calls
+            calls += 1
+            if calls <= CONFLICTS_BEFORE_CLAIM:
+                other.hset("doc", "by", calls)
+            else:
+                assert other.exists(CLAIM)
+                store.close()
+            add_one(doc)
+
+        store.put("doc", {"n": 0})
+        store.update("doc", add_one)  # from now on it pays to arm the socket
+        store._settings = replace(store._settings, shortest_lease=10.0)
+        store.update("doc", close_at_last)
+    until_alone(other)
+    assert other.hget("doc", "n") == b"2"
+    assert not other.exists(CLAIM)
+    assert other.exists(DOOR)
+
+
 def until_alone(client: redis.Redis) -> None:
     """Until the server knows that the others' connections are closed, and has read what they had sent."""
     eventually(lambda: len(client.client_list()) == 1)

@@ -217,8 +217,11 @@ class Pool(Generic[C, W]):
         return None
 
     def _give_otherwise(self, channel: C) -> W | None:
-        if self.closed or channel.origin is not self:
+        if channel.origin is not self:
             channel.drop()
+            return None
+        if self.closed:
+            channel.leave()
             return None
         return self._waiting.popleft()
 
