@@ -264,6 +264,40 @@ def test_who_closes_beside_a_call_gives_back_its_turn_when_it_ends(
     assert other.exists(DOOR)
 
 
+def test_who_comes_too_late_for_its_turn_does_not_wait_for_itself(
+    server: ServerHandle, other: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its claim is still there; and who has lined up meanwhile is called by nobody else."""
+    monkeypatch.setattr(session, "_TRUSTED", 0)
+    lost = 0
+
+    def lose_twice(doc: Doc) -> None:
+        nonlocal lost
+        if lost < CONFLICTS_BEFORE_CLAIM:
+            lost += 1
+            other.hset("doc", "by", lost)
+        add_one(doc)
+
+    with Store(server.unix_url) as store:
+        store.put("doc", {"n": 0})
+        store.update("doc", add_one)  # from now on it pays to arm the socket
+        store._settings = replace(store._settings, shortest_lease=10.0)
+        store.update("doc", lose_twice)
+        assert other.exists(CLAIM)
+        (place,) = cast("SyncDriver", store._core.driver).pool.all()
+        assert place.session is not None
+        assert place.session.armed is not None
+        place.session.armed.turn.since -= 5
+        place.session.armed.turn.ends = place.session.finished = place.session.armed.turn.since
+        other.delete(LINE, DOOR)
+        other.config_resetstat()
+        place.session.trusted = 1000  # its turns are not kept any more
+        store.update("doc", add_one)
+        assert "cmdstat_bzpopmin" not in other.info("commandstats"), "it stood in line"
+        assert not other.exists(CLAIM)
+        assert other.exists(LINE, DOOR) == 2
+
+
 def until_alone(client: redis.Redis) -> None:
     """Until the server knows that the others' connections are closed, and has read what they had sent."""
     eventually(lambda: len(client.client_list()) == 1)

@@ -175,6 +175,10 @@ def may_take_over(attempt: Attempt, armed: Armed, session: Session) -> bool:
     turn = lines_up(settings, session, armed, now, attempt.left()) if attempt.gives_way else None
     if turn is not None:
         attempt.began, attempt.read_set.turn = now, turn
+    elif armed.turn.held and not armed.turn.others:
+        # Too late for the turn that was kept. Its claim, if it is still there, is not another's; and it is for this call to
+        # let in who has lined up meanwhile, as nobody else may.
+        attempt.read_set.turn = Turn(armed.turn.claim)
     return False
 
 
