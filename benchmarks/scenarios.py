@@ -102,11 +102,8 @@ def _scenario(
 
 def _uncontended(places: Sequence[tuple[str, str]], *, quick: bool, targets_only: bool) -> Scenario:
     peers = ("txstate", "redis-py-transaction", "lua-script") if targets_only else ALL
-    beside = (
-        "redis-py-ping",
-        "bare-socket",
-        *(() if targets_only else ("txstate-sleeping", "bare-socket-looking")),
-    )
+    more = () if targets_only else ("txstate-sleeping", "bare-socket")
+    beside = ("redis-py-ping", "bare-socket-looking", *more)
     cases = _everywhere("uncontended", (*peers, *beside), places, workload=COUNTER)
     title = "One process updates a hash of 10 fields"
     return _scenario("uncontended", title, cases, (0.4, 0.15), quick=quick)

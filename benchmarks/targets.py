@@ -198,7 +198,7 @@ TARGETS: Final = (
     Target("update of 10 fields: redis-py transaction / txstate", _cost("uncontended", _BASE, "txstate"), 2.8, True, "x"),
     Target("update of 10 fields: Lua script / txstate", _cost("uncontended", "lua-script", "txstate"), 1.15, True, "x"),
     Target("update of 10 fields: txstate / redis-py PING", _cost("uncontended", "txstate", "redis-py-ping"), 1.25, False, "x"),
-    Target("update of 10 fields: txstate / bare socket loop", _cost("uncontended", "txstate", "bare-socket"), 1.6, False, "x"),
+    Target("update of 10 fields: txstate / bare socket loop, looking", _cost("uncontended", "txstate", "bare-socket-looking"), 1.6, False, "x"),
     Target("16 processes, one hash: throughput / redis-py transaction", _hot(_rate, 16, (_BASE, 16)), 8.0, True, "x"),
     Target("16 processes, one hash: throughput / txstate with 1", _hot(_rate, 16, ("txstate", 1)), 0.8, True, "x"),
     Target("16 processes, one hash: p99 / redis-py transaction", _hot(_p99, 16, (_BASE, 16)), 0.25, False, "x"),
