@@ -31,6 +31,9 @@ LOST_TO_ANOTHER = "a failover to another replica than the one that confirmed"
 SOON = 3.0
 """Seconds from when a sentinel names the new primary until every writer commits again, at most: what is promised for the
 default `Retry`."""
+PATIENCE = 30.0
+"""Seconds of a call's deadline: on a machine that stands still for a moment sentinels find no good replica, and begin anew only
+after twice the time of a failover."""
 
 
 def watched_by_sentinels(name: str = "valkey9", *, relayed: bool = False) -> Watched:
@@ -93,9 +96,9 @@ def fail_over(
     Two writers ask for nothing, two for one replica, and two for both: whichever is promoted had confirmed these.
     """
     with (
-        open_twin("sync", watched.url) as twin,
-        open_twin("async", watched.url, durability=Replicas(1, timeout=0.5)) as durable,
-        open_twin("sync", watched.url, durability=Replicas(2, timeout=0.5)) as safe,
+        open_twin("sync", watched.url, deadline=PATIENCE) as twin,
+        open_twin("async", watched.url, deadline=PATIENCE, durability=Replicas(1, timeout=0.5)) as durable,
+        open_twin("sync", watched.url, deadline=PATIENCE, durability=Replicas(2, timeout=0.5)) as safe,
         Load(watched, "relaxed", twin) as relaxed,
         Load(watched, "careful", durable) as careful,
         Load(watched, "all", safe) as every,
