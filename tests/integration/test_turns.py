@@ -29,7 +29,7 @@ from txstate._engine.claims import CONFLICTS_BEFORE_CLAIM
 from txstate.testing import Cut, DropReply, FaultProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from support.servers import ServerHandle
 
@@ -43,6 +43,28 @@ CLAIM, LINE, DOOR = (f"__txstate__:{what}:doc" for what in ("claim", "line", "do
 
 def add_one(doc: Doc) -> None:
     doc["n"] += 1
+
+
+def losing(other: redis.Redis) -> Callable[[Doc], None]:
+    """A function that adds one, and loses to another client before, as often as it takes to claim."""
+    lost = 0
+
+    def lose_and_add_one(doc: Doc) -> None:
+        nonlocal lost
+        if lost < CONFLICTS_BEFORE_CLAIM:
+            lost += 1
+            other.hset("doc", "by", lost)
+        add_one(doc)
+
+    return lose_and_add_one
+
+
+def armed_of(store: Store | AsyncStore) -> Armed:
+    """What the only connection of a store is armed with."""
+    (place,) = cast("Any", store._core.driver).pool.all()
+    armed: Armed | None = place.session.armed
+    assert armed
+    return armed
 
 
 @pytest.fixture
@@ -178,15 +200,6 @@ def test_a_turn_that_is_kept_in_vain_ends_by_itself(
 ) -> None:
     """A process that came back at once so far makes no more calls: the next one waits for a moment."""
     monkeypatch.setattr(session, "_TRUSTED", 0)
-    lost = 0
-
-    def lose_twice(doc: Doc) -> None:
-        nonlocal lost
-        if lost < CONFLICTS_BEFORE_CLAIM:
-            lost += 1
-            other.hset("doc", "by", lost)
-        add_one(doc)
-
     with (
         Store(server.unix_url, retry=Retry(wait=tenacity.wait_none())) as store,
         Store(server.unix_url) as next_one,
@@ -194,7 +207,7 @@ def test_a_turn_that_is_kept_in_vain_ends_by_itself(
         store.put("doc", {"n": 0})
         store.update("doc", add_one)  # from now on it pays to arm the socket
         store._settings = replace(store._settings, shortest_lease=0.4)
-        store.update("doc", lose_twice)
+        store.update("doc", losing(other))
         assert str(other.get(CLAIM)).endswith(" 200'"), "a part of the lease"
         assert 0 < other.pttl(CLAIM) <= 200
         assert next_one.update("doc", add_one)["n"] == 3
@@ -208,26 +221,14 @@ def test_who_closes_gives_back_the_turn_that_was_kept(
 ) -> None:
     """Unless it may be another's by now."""
     monkeypatch.setattr(session, "_TRUSTED", 0)
-    lost = 0
-
-    def lose_twice(doc: Doc) -> None:
-        nonlocal lost
-        if lost < CONFLICTS_BEFORE_CLAIM:
-            lost += 1
-            other.hset("doc", "by", lost)
-        add_one(doc)
-
     with open_twin(kind, server.unix_url) as twin:
         twin.put("doc", {"n": 0})
         twin.update("doc", add_one)  # from now on it pays to arm the socket
         twin.store._settings = replace(twin.store._settings, shortest_lease=10.0)
-        twin.update("doc", lose_twice)
+        twin.update("doc", losing(other))
         assert other.exists(CLAIM)
         if late:
-            (place,) = cast("SyncDriver", twin.store._core.driver).pool.all()
-            assert place.session is not None
-            assert place.session.armed is not None
-            place.session.armed.turn.since -= 5
+            armed_of(twin.store).turn.since -= 5
     if late:
         until_alone(other)
         assert other.exists(CLAIM)
@@ -269,26 +270,17 @@ def test_who_comes_too_late_for_its_turn_does_not_wait_for_itself(
 ) -> None:
     """Its claim is still there; and who has lined up meanwhile is called by nobody else."""
     monkeypatch.setattr(session, "_TRUSTED", 0)
-    lost = 0
-
-    def lose_twice(doc: Doc) -> None:
-        nonlocal lost
-        if lost < CONFLICTS_BEFORE_CLAIM:
-            lost += 1
-            other.hset("doc", "by", lost)
-        add_one(doc)
-
     with Store(server.unix_url) as store:
         store.put("doc", {"n": 0})
         store.update("doc", add_one)  # from now on it pays to arm the socket
         store._settings = replace(store._settings, shortest_lease=10.0)
-        store.update("doc", lose_twice)
+        store.update("doc", losing(other))
         assert other.exists(CLAIM)
         (place,) = cast("SyncDriver", store._core.driver).pool.all()
         assert place.session is not None
-        assert place.session.armed is not None
-        place.session.armed.turn.since -= 5
-        place.session.armed.turn.ends = place.session.finished = place.session.armed.turn.since
+        turn = armed_of(store).turn
+        turn.since -= 5
+        turn.ends = place.session.finished = turn.since
         other.delete(LINE, DOOR)
         other.config_resetstat()
         place.session.trusted = 1000  # its turns are not kept any more
@@ -350,14 +342,6 @@ def test_so_it_is_under_asyncio(server: ServerHandle, other: redis.Redis) -> Non
 
     asyncio.run(work())
     assert max(told) == 2
-
-
-def armed_of(store: Store) -> Armed:
-    """What the only connection of a store is armed with."""
-    (place,) = cast("SyncDriver", store._core.driver).pool.all()
-    assert place.session
-    assert place.session.armed
-    return place.session.armed
 
 
 def note_tails(monkeypatch: pytest.MonkeyPatch, tails: list[Constant]) -> None:

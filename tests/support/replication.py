@@ -7,7 +7,6 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import redis
 from support.servers import ServerHandle, start
 from support.wire import client_of, eventually
 
@@ -108,11 +107,3 @@ def follow(server: ServerHandle, port: int) -> None:
     """Make a server the replica of whoever listens there; if nobody does, it is a replica with stale data."""
     with client_of(server.unix_url) as client:
         client.execute_command("REPLICAOF", "127.0.0.1", port)
-
-
-def is_primary(server: ServerHandle) -> bool:
-    """Whether it says so, if it says anything."""
-    try:
-        return bool(replication_of(server)["role"] == "master")
-    except redis.RedisError:
-        return False

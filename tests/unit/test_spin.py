@@ -180,3 +180,16 @@ def test_who_lets_others_go_on_leaves_the_processor_to_them(
             far.sendall(b"+PONG\r\n")
             assert channel.exchange((), 5.0, tail) == [b"PONG"]
     assert told == wanted
+
+
+@pytest.mark.parametrize(("threads", "looks"), [(1, 11), (2, 2)])
+def test_another_connection_in_use_is_another_thread(machine: Machine, threads: int, looks: int) -> None:
+    driver = SyncDriver(cast("Any", None), max_connections=2, spin=SECONDS)
+    channel, *_ = [driver.pool.take() for _ in range(threads)]
+    assert channel is not None
+    near, far = socket.socketpair()
+    with near, far:
+        channel._socket, channel._arrivals = near, cast("Any", machine)
+        far.sendall(b"+PONG\r\n")
+        assert channel.exchange([("PING",)], 5.0) == [b"PONG"]
+    assert machine.looks == pytest.approx(looks, abs=1 if threads == 1 else 0)

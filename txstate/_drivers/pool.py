@@ -8,13 +8,11 @@ used last in, first out, so that what is not needed stays idle.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from weakref import WeakSet
 
 from txstate._drivers.wire import pack
-from txstate._effects import NOTHING
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,10 +61,10 @@ class Place:
 
     def leave(self) -> None:
         """Close its socket for good, and tell those who wait for a turn that was kept for the next call here."""
-        farewell = NOTHING if self.session is None else self.session.farewell(time.monotonic())
+        farewell = () if self.session is None else self.session.farewell()
         if farewell:
             with contextlib.suppress(OSError, RuntimeError):  # then it ends by itself
-                self.send_off(pack((), farewell)[0])
+                self.send_off(pack(farewell)[0])
         self.drop()
 
     def send_off(self, data: bytes) -> None:

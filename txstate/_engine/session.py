@@ -12,7 +12,7 @@ import enum
 import re
 from typing import TYPE_CHECKING, Final
 
-from txstate._effects import NOTHING, Connect, ReplyError, Send
+from txstate._effects import Connect, ReplyError, Send
 from txstate._engine.confirm import PROBES, objection
 from txstate._engine.outcome import because, divided, passing, refusal
 from txstate.errors import ServerRefused
@@ -20,7 +20,7 @@ from txstate.errors import ServerRefused
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
-    from txstate._effects import Channel, Command, Constant, Steps
+    from txstate._effects import Channel, Command, Steps
     from txstate._engine.armed import Armed
     from txstate._engine.claims import Claim
     from txstate._engine.settings import Settings
@@ -180,21 +180,12 @@ class Session:
         self.commits += 1
         return b"%d" % self.commits
 
-    def farewell(self, now: float) -> Constant:
-        """What gives back the turn that is kept for the next call, as there won't be one; nothing where there is no such turn.
-
-        Args:
-            now: by the settings' clock.
-        """
+    def farewell(self) -> Sequence[Command]:
+        """What gives back the turn that is kept for the next call, as there won't be one; nothing where there is no such turn."""
         armed, opening = self.armed, self.opening
-        if (
-            armed is None
-            or armed.tail is None
-            or opening is None
-            or not opening.serves(armed.tail, armed.turn)
-        ):
-            return NOTHING
-        return opening.farewell if now - armed.turn.since < opening.kept else NOTHING
+        if armed is None or armed.tail is None or opening is None:
+            return ()
+        return opening.farewell(armed.turn) if opening.serves(armed.tail, armed.turn) else ()
 
     def objection(self, durability: Durability | None) -> TxStateError | None:
         """Why nothing can be committed here so that it is as durable as this; None: it can."""

@@ -91,8 +91,6 @@ class Opening:
         claims: what makes them last; part of the commit.
         commands: what to send behind it.
         claimed: see `Turn`.
-        kept: seconds for which the turn is kept for the next call.
-        farewell: what gives it back, if none comes any more.
     """
 
     watches: ClassVar = True
@@ -100,14 +98,15 @@ class Opening:
     def __init__(self, settings: Settings, session: Session, tail: Tail, turn: Turn) -> None:
         assert turn.claim is not None  # noqa: S101 - else nothing would be held
         calls = [] if turn.handed else call_next(settings, turn.held, session.slot)
+        self._settings, self._slot = settings, session.slot
         self._for = tail, turn.claim, turn.held, turn.handed
         self._tail, self._calls = tail, len(calls)
         self.claims = turn.last(settings, session.slot)
         self.claimed = [turn.claim.kept(settings).value] * len(turn.held)
-        self.commands = Constant((*calls, *tail.commands)) if calls else tail.commands
-        self.commands.wakes = bool(calls)
-        self.kept = shortest_kept(settings)
-        self.farewell = Constant(_passing_on(settings, turn.held, session.slot))
+        self.commands = tail.commands
+        if calls:
+            self.commands = Constant((*calls, *tail.commands))
+            self.commands.wakes = True
 
     def serves(self, tail: Tail, turn: Turn) -> bool:
         """Whether it would be made of the same."""
@@ -116,6 +115,12 @@ class Opening:
     def take(self, replies: Sequence[object], turn: Turn = NO_TURN) -> None:
         """Arm the session."""
         self._tail.take(replies[self._calls :] if self._calls else replies, turn)
+
+    def farewell(self, turn: Turn) -> Sequence[Command]:
+        """What gives the turn back that is kept for the next call; nothing when it may be another's by now."""
+        if self._settings.clock() - turn.since >= shortest_kept(self._settings):
+            return ()
+        return _passing_on(self._settings, turn.held, self._slot)
 
 
 class Entry:
