@@ -244,6 +244,10 @@ def _reopened(
 def _check_namespace(namespace: object) -> None:
     if not isinstance(namespace, str):
         raise UsageError(f"namespace= takes a str, not {namespace!r}")
+    try:
+        namespace.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the namespace {namespace!r} can't be encoded as UTF-8: {error.reason}") from error
 
 
 def _check(

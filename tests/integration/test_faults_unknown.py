@@ -84,7 +84,7 @@ def the_unknown(ledger: Ledger) -> CommitUnknown:
     (error,) = ledger.unknown.values()
     assert error.known is Resolution.UNKNOWN
     assert error.token is not None
-    assert "store.resolve" in str(error)
+    assert f"store.resolve({error.token!r})" in str(error)  # a log has the message only
     return error
 
 

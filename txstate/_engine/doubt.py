@@ -163,7 +163,7 @@ def _unknown(evidence: Evidence, known: Resolution, reason: BaseException | None
     else:
         message = (
             "no answer to the commit, and what became of it could not be found out: it was applied once or not at "
-            "all. Ask store.resolve(error.token) before doing it again"
+            f"all. Ask store.resolve({str(evidence)!r}) before doing it again"
         )
         message += (
             f" ({type(reason).__name__}: {reason})" if reason is not None else " (the evidence is gone)"

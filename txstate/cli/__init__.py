@@ -19,4 +19,6 @@ def main() -> None:
             raise
         print("txstate: the command line needs typer and rich: pip install 'txstate[cli]'", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
     run()

@@ -1,7 +1,9 @@
 """The command `txstate`: its subcommands, the options before them, and what errors look like."""
 
+import errno
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -24,19 +26,42 @@ for command in (stress, doctor, get, put, edit, delete):
     app.command()(command)
 
 
-def run() -> None:
-    """Run the command line; errors that are expected become one line on stderr and an exit code."""
+def run() -> NoReturn:
+    """Run the command line, and end the process; errors that are expected become one line on stderr and an exit code."""
+    _open_what_is_closed()
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python flushes once more at the end, and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0 and error.errno != errno.EPIPE:
+            say(f"the output can't be written: {error}")
+        code = code or 1
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
     try:
         app(prog_name="txstate")
+    except SystemExit as ended:
+        return ended.code
     except txstate.UsageError as error:
-        _fail(error, 2)
-    except (txstate.TxStateError, CommandError) as error:
-        _fail(error, 1)
+        say(str(error))
+        return 2
+    except (txstate.TxStateError, CommandError, OSError) as error:
+        say(str(error))
+        return 1
+    return 0
 
 
-def _fail(error: Exception, code: int) -> None:
-    say(str(error))
-    sys.exit(code)
+def _open_what_is_closed() -> None:
+    """Let standard streams that were closed lead to nowhere; else the next connection would be standard output to a child."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115 - for as long as the process
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - the form of typer's callbacks

@@ -47,8 +47,9 @@ def doctor(
     folder = target_of(named, None, "everysec", asynchronous=False).folder
     if folder is not None and not Path(folder).exists():
         raise UsageError(f"there is no folder {folder!r}; an address has a scheme: redis://host:6379/0")
-    with Store(named) as store:
-        gathered = gather(store.url, prefix(context, namespace))
+    prefixed = prefix(context, namespace)
+    with Store(named, namespace=prefixed) as store:
+        gathered = gather(store.url, prefixed)
     nodes, silent, sentinels = gathered
     verdicts = judge_all(nodes, sentinels, silent)
     if as_json:

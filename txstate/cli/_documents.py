@@ -7,7 +7,16 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from txstate import UsageError
-from txstate.cli._options import CommandError, IfVersion, Key, Namespace, Url, open_store, print_json
+from txstate.cli._options import (
+    CommandError,
+    IfVersion,
+    Key,
+    Namespace,
+    Url,
+    open_store,
+    print_change,
+    print_json,
+)
 
 
 def get(
@@ -65,7 +74,7 @@ def put(
     with open_store(context, url, namespace) as store:
         options: dict[str, Any] = {} if expire is None else {"expire": expire}
         snapshot = store.put(key, mapping, if_version=if_version, **options)
-    print_json({"key": key, "version": snapshot.version})
+    print_change({"key": key, "version": snapshot.version})
 
 
 def delete(
@@ -81,7 +90,7 @@ def delete(
         existed = store.delete(key, if_version=if_version)
     if not existed:
         raise CommandError(missing(key))
-    print_json({"key": key, "deleted": True})
+    print_change({"key": key, "deleted": True})
 
 
 def missing(key: str) -> str:
@@ -89,7 +98,7 @@ def missing(key: str) -> str:
     return f"{key!r} does not exist"
 
 
-def parse(text: str) -> dict[str, Any]:
+def parse(text: str | bytes) -> dict[str, Any]:
     """Read a document.
 
     Raises:

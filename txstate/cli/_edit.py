@@ -17,7 +17,7 @@ import typer
 
 from txstate import JSON, CommitUnknown, Store, Tx, TxStateError, UsageError, VersionMismatch
 from txstate.cli._documents import missing, parse
-from txstate.cli._options import CommandError, Key, Namespace, Url, open_store, print_json, say
+from txstate.cli._options import CommandError, Key, Namespace, Url, open_store, print_change, say
 
 
 def edit(context: typer.Context, key: Key, *, url: Url = None, namespace: Namespace = None) -> None:
@@ -42,7 +42,7 @@ def edit(context: typer.Context, key: Key, *, url: Url = None, namespace: Namesp
         except BaseException as error:
             raise CommandError(_kept(key, path, text, error)) from error
     path.unlink()
-    print_json({"key": key, "version": version})
+    print_change({"key": key, "version": version})
 
 
 def _file(key: str, text: str) -> Path:
@@ -58,8 +58,13 @@ def _edited(path: Path, before: str) -> dict[str, JSON] | None:
     """Let the user edit until it is a document; None: left as it was."""
     while True:
         _run_editor(path)
-        text = path.read_text(encoding="utf-8")
-        if text == before:
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise CommandError(
+                f"what the editor has left can't be read: {error}; nothing was applied"
+            ) from error
+        if text == before.encode():
             return None
         try:
             return parse(text)
@@ -106,11 +111,11 @@ def _kept(key: str, path: Path, before: str, error: BaseException) -> str:
     elif isinstance(error, TxStateError | CommandError):
         reason = str(error)
     elif isinstance(error.__cause__, CommitUnknown):
-        reason = f"interrupted while committing: {error.__cause__}"
+        reason = str(error.__cause__)
     else:
         reason = f"interrupted by {type(error).__name__}; nothing was applied"
-    if not path.exists():
-        return f"{reason}. The editor has removed {path}"
+    if not path.is_file():
+        return reason
     if path.read_bytes() == before.encode():
         path.unlink()
         return reason

@@ -1,13 +1,15 @@
 """What the commands share: their common options, opening a store, JSON on stdout, and errors."""
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from txstate import Store, UsageError
+from txstate import CommitUnknown, Store, UsageError
 
 Url: TypeAlias = Annotated[
     str | None,
@@ -63,8 +65,9 @@ def prefix(context: typer.Context, namespace: str | None) -> str:
     return (common.namespace if namespace is None else namespace) or ""
 
 
-def open_store(context: typer.Context, url: str | None, namespace: str | None) -> Store:
-    """Open the store that the options name.
+@contextlib.contextmanager
+def open_store(context: typer.Context, url: str | None, namespace: str | None) -> Iterator[Store]:
+    """Open the store that the options name. Whoever interrupts a commit is told what is known of it.
 
     Raises:
         UsageError: they name none, or none that can be opened.
@@ -75,7 +78,28 @@ def open_store(context: typer.Context, url: str | None, namespace: str | None) -
         raise UsageError(
             "no server was named: give --url (redis://host:6379/0, or a folder), or set TXSTATE_URL"
         )
-    return Store(named, namespace=prefix(context, namespace))
+    with Store(named, namespace=prefix(context, namespace)) as store:
+        try:
+            yield store
+        except KeyboardInterrupt as interrupt:
+            if isinstance(interrupt.__cause__, CommitUnknown):
+                say(str(interrupt.__cause__))
+            raise
+
+
+def print_change(value: Any) -> None:
+    """Print what a change came to.
+
+    Raises:
+        CommandError: that can't be written, and says that the change is applied all the same.
+    """
+    try:
+        print_json(value)
+        sys.stdout.flush()
+    except OSError as error:
+        raise CommandError(
+            f"the change is applied, but {json.dumps(value)} can't be written: {error}"
+        ) from error
 
 
 def print_json(value: Any) -> None:

@@ -46,12 +46,13 @@ def stress(
 
     Exit code 1: txstate lost, doubled or tore an update, or acknowledged none; or --faults cut nothing.
     """
-    with _server(target(context, url)) as address:
+    prefixed = prefix(context, namespace)
+    with _server(target(context, url), prefixed) as address:
         server, process = _identify(address)
         plan = Plan(
             url=address,
             server=server,
-            namespace=f"{prefix(context, namespace)}txstate-stress:{secrets.token_hex(6)}:",
+            namespace=f"{prefixed}txstate-stress:{secrets.token_hex(6)}:",
             workload=workload,
             processes=processes,
             seconds=seconds,
@@ -70,9 +71,9 @@ def stress(
 
 
 @contextlib.contextmanager
-def _server(named: str | None) -> Iterator[str]:
+def _server(named: str | None, namespace: str) -> Iterator[str]:
     """The address for the workers; a private server lives as long as the run."""
-    with Store() if named is None else Store(named) as store:
+    with Store(*[named] if named is not None else [], namespace=namespace) as store:
         if any(f"+{kind}://" in store.url for kind in ("cluster", "sentinel")):
             raise UsageError(
                 "stress runs on one server, where all that it compares can run: name a primary as redis://host:port. "
