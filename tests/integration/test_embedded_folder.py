@@ -255,6 +255,31 @@ def test_an_orphan_that_outlived_its_guard_is_shut_down_first(folder: Path) -> N
     assert not runtime.exists()
 
 
+def test_a_copy_of_a_folder_in_use_has_a_server_of_its_own(folder: Path, tmp_path: Path) -> None:
+    """What is on record there is the address of the original's server, which is none of the copy's business."""
+    original = embedded.open_folder(folder)
+    before = server_pid(original)
+    shutil.copytree(folder, tmp_path / "copy")
+    copy = embedded.open_folder(tmp_path / "copy")
+    assert copy.url != original.url
+    call(copy, "SET", "k", "v")
+    copy.close()
+    assert server_pid(original) == before
+    assert call(original, "GET", "k") is None
+    original.close()
+
+
+def test_who_opens_a_copy_second_is_not_led_to_the_original(folder: Path, tmp_path: Path) -> None:
+    """Between its lock and its record, a guard that starts shows what was copied."""
+    original = embedded.open_folder(folder)
+    shutil.copytree(folder, tmp_path / "copy")
+    with (tmp_path / "copy" / guard.GUARD).open() as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        with pytest.raises(StoreUnavailable, match="didn't answer"):
+            embedded.open_folder(tmp_path / "copy", timeout=0.2)
+    original.close()
+
+
 def test_close_of_the_last_user_leaves_a_folder_that_can_be_removed_at_once(folder: Path) -> None:
     first, second = embedded.open_folder(folder), embedded.open_folder(folder)
     assert first.url == second.url

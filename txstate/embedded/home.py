@@ -75,7 +75,13 @@ class Home:
                 "start a server by other means and open its URL"
             )
         address = self._choose_address()
-        state = json.dumps({"protocol": _PROTOCOL, "socket": address, "host": socket.gethostname()}).encode()
+        record = {
+            "protocol": _PROTOCOL,
+            "socket": address,
+            "host": socket.gethostname(),
+            "file": _identity(lock),
+        }
+        state = json.dumps(record).encode()
         os.pwrite(lock, state, 0)
         os.ftruncate(lock, len(state))
         kind = "private" if self.private else "folder"
@@ -138,15 +144,25 @@ class Home:
 
     def _state(self) -> dict[str, Any]:
         try:
-            state: dict[str, Any] = json.loads(Path(self.path(guard.GUARD)).read_bytes())
+            with Path(self.path(guard.GUARD)).open("rb") as file:
+                state: dict[str, Any] = json.loads(file.read())
+                own = _identity(file.fileno())
         except (FileNotFoundError, ValueError):
             return {}  # not written, or not yet completely
+        if state.get("file", own) != own:
+            return {}  # the folder was copied while a server ran: the address is that of the original's
         if state.get("protocol") != _PROTOCOL:
             raise UsageError(
                 f"{self.folder} is kept by another version of txstate, which can't share it with this one; "
                 "use one version, or close the folder everywhere first"
             )
         return state
+
+
+def _identity(file: int) -> list[int]:
+    """What a file keeps for as long as it exists, and no copy of it has."""
+    found = os.fstat(file)
+    return [found.st_dev, found.st_ino]
 
 
 def ask(address: str, command: str) -> str:

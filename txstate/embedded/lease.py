@@ -111,7 +111,7 @@ class EmbeddedServer:
                     return lease
                 os.close(lease)
         raise StoreUnavailable(
-            f"{self._home.folder}: its former server is still stopping after {timeout} s; try again"
+            f"{self._home.folder}: its former server is still stopping after {timeout:.3g} s; try again"
         )
 
     def _reach_server(self, timeout: float) -> None:
@@ -142,7 +142,7 @@ class EmbeddedServer:
                     break
         if not answer or strict != always:
             raise StoreUnavailable(
-                f"the embedded server didn't answer within {timeout} s. {self._home.last_words(log_start or 0)}"
+                f"the embedded server didn't answer within {timeout:.3g} s. {self._home.last_words(log_start or 0)}"
             )
 
     def _take_guard_lock(self) -> int | None:
