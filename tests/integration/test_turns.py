@@ -290,6 +290,35 @@ def test_who_comes_too_late_for_its_turn_does_not_wait_for_itself(
         assert other.exists(LINE, DOOR) == 2
 
 
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("comes", ["before the door is open", "after"])
+def test_who_finds_the_door_open_calls_the_next_one_to_it(
+    server: ServerHandle, other: redis.Redis, monkeypatch: pytest.MonkeyPatch, comes: str, protocol: int
+) -> None:
+    """It was itself the one who was called: else nobody would watch whether it has gone."""
+    monkeypatch.setattr(session, "_TRUSTED", 0)
+    with Store(f"{server.url}?protocol={protocol}") as store:
+        store.put("doc", {"n": 0})
+        store._settings = settings = replace(store._settings, shortest_lease=60.0)
+        other.set(CLAIM, "another 60000", px=60_000)
+        waits = threading.Thread(target=store.update, args=("doc", add_one))
+        waits.start()
+        until_blocked(other, 1)
+        if comes == "before the door is open":
+            other.zadd(LINE, {"turn": 0})
+            until_gone(other, LINE)
+        other.delete(CLAIM)
+        for command in claims.open_door(settings, ["doc"], None):
+            other.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's
+        if comes == "after":
+            other.zadd(LINE, {"turn": 0})
+        waits.join(30)
+        assert other.hget("doc", "n") == b"1"
+        assert armed_of(store).turn.held == ["doc"], "the turn goes on"
+        assert not other.exists(DOOR)
+        assert bool(other.exists(LINE)) is (comes == "after")
+
+
 def until_alone(client: redis.Redis) -> None:
     """Until the server knows that the others' connections are closed, and has read what they had sent."""
     eventually(lambda: len(client.client_list()) == 1)

@@ -7,7 +7,8 @@ Optimistic commits alone starve whoever is slow, and waste the time of everybody
 3. the commit that ends a turn gives its claims back, and right behind it opens the door: who waits there claims and
    reads in that same round trip. Then it calls the next one of the line to the door, where it blocks again: the only one
    that watches whether the holder has gone;
-4. who has got its turn otherwise, because it came first or its predecessor has gone, calls with its first commit;
+4. who has got its turn otherwise, because it came first, its predecessor has gone or nobody was at the door yet, calls with
+   its first commit;
 5. a holder whose calls follow each other at once keeps its turn for a moment, and makes commits of one round trip:
    passing a turn on costs as much as several of them. Its claim lasts little longer than that: it may not come back;
 6. who waits in vain looks for itself: the holder has died, or stands still.
@@ -54,6 +55,8 @@ _DIGITS: Final = 9
 """Of a lease, at most: more were not written by this library."""
 _SHORTEST: Final = 0.001
 """Seconds to wait at least: 0 would mean forever."""
+_LAY_THERE: Final = (1.0, b"1")
+"""The score, by RESP3 and RESP2, of a turn at which nobody was waiting when it was given."""
 _LATE: Final = 0.005
 """Seconds beyond a lease in which its end is noticed."""
 _KEPT: Final = 0.5
@@ -128,7 +131,7 @@ class Turn:
         kept: the keys that an earlier attempt of this call has claimed, but for those that are given back in line.
         held: the keys whose claim is its call's.
         since: when they were claimed, by the settings' clock.
-        handed: whether its predecessor has passed it on, and called the next one to the door.
+        handed: whether its predecessor has passed it on, and called somebody else to the door.
         vain: whether it can't wait on the server.
         others: the keys whose claim is another's, and how many seconds that may last.
         ends: when it ends, by the settings' clock; 0: with its first commit.
@@ -176,7 +179,7 @@ class Turn:
     def came(self, waits: Sequence[object]) -> None:
         """Take in what ended the waits, the one at the door the last."""
         self.vain = ReplyError in map(type, waits)
-        self.handed = type(waits[-1]) is list
+        self.handed = type(waits[-1]) is list and waits[-1][-1] not in _LAY_THERE
 
     def lasts(self, session: Session, now: float) -> bool:
         """Whether the turn goes on after the commit that is about to leave: a burst costs less than as many turns.
@@ -259,8 +262,12 @@ def shortest_kept(settings: Settings) -> float:
 
 
 def open_door(settings: Settings, keys: Sequence[str], slot: int | None) -> list[Command]:
-    """Let in who waits at the doors of these; behind the commit that ends the turn."""
-    return _let_one_pass(settings, "door", keys, slot)
+    """Let in who waits at the doors of these; behind the commit that ends the turn.
+
+    Who comes later, and finds the turn lying there, is told so: whoever is called to the door now may be itself.
+    """
+    doors = _let_one_pass(settings, "door", keys, slot)
+    return [*doors, *(("ZADD", name, "XX", "1", "turn") for _, name, *_ in doors[::2])]
 
 
 def call_next(settings: Settings, keys: Sequence[str], slot: int | None) -> list[Command]:
@@ -279,6 +286,6 @@ def _let_one_pass(settings: Settings, where: str, keys: Sequence[str], slot: int
     return [command for name in names for command in (("ZADD", name, "0", "turn"), ("PEXPIRE", name, linger))]
 
 
-def awaited(keys: Sequence[str], replies: Sequence[object]) -> list[str]:
-    """Those of the keys for which somebody was waiting, by the replies to `open_door` or `call_next`."""
-    return [key for key, lingers in zip(keys, replies[1::2], strict=True) if lingers == 0]
+def awaited(keys: Sequence[str], lingered: Sequence[object]) -> list[str]:
+    """Those of the keys for which somebody was waiting, by what PEXPIRE answered about their turns."""
+    return [key for key, lingers in zip(keys, lingered, strict=True) if lingers == 0]

@@ -61,9 +61,9 @@ class Handover:
         self._signature, self._held = signature, held
         self._for = session.slot, signature, held, tail
         self.claims = give_back(settings, held, session.slot)
-        self.commands = Constant(
-            open_door(settings, held, session.slot) + call_next(settings, held, session.slot)
-        )
+        doors = open_door(settings, held, session.slot)
+        self._expiries = [*range(1, 2 * len(held), 2), *range(len(doors) + 1, len(doors) + 2 * len(held), 2)]
+        self.commands = Constant(doors + call_next(settings, held, session.slot))
         self.commands.wakes = True
         self._lingered: Sequence[object] = ()
         self._left = NO_TURN
@@ -74,10 +74,10 @@ class Handover:
 
     def take(self, replies: Sequence[object], _turn: Turn = NO_TURN) -> None:
         """Remember who was waited for."""
-        lease, lingered = self._settings.shortest_lease, replies[1::2]
+        lease, lingered = self._settings.shortest_lease, [replies[i] for i in self._expiries]
         if lingered != self._lingered:
             self._lingered, self._left = lingered, Turn()
-            self._left.others = dict.fromkeys(awaited([*self._held, *self._held], replies), lease)
+            self._left.others = dict.fromkeys(awaited([*self._held, *self._held], lingered), lease)
         self._session.finished = now = self._settings.clock()
         self._session.armed = Armed.met(self._signature, {}, self._tail, self._left, now + lease)
 
