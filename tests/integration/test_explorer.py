@@ -22,10 +22,11 @@ from support.counting import (
 )
 from tenacity import stop_after_attempt
 
-from txstate import AsyncStore, Retry, Store, UsageError
+from txstate import AsyncStore, Retry, ServerRefused, Store, StoreUnavailable, UsageError
 from txstate.testing import (
     InvariantViolated,
     Outcome,
+    Report,
     ScheduleDiverged,
     _run,
     explore,
@@ -36,7 +37,7 @@ from txstate.testing import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from support.servers import ServerHandle
+    from support.servers import ServerHandle, StartServer
 
     from txstate.testing._schedule import Drawn
 
@@ -245,6 +246,19 @@ def test_an_invariant_may_raise_anything(valkey9: ServerHandle) -> None:
         report.check()
 
 
+@pytest.mark.parametrize("verdict", [False, 0, {}])
+def test_an_invariant_returns_what_is_true_or_nothing(verdict: object, valkey9: ServerHandle) -> None:
+    """What `doc["n"] or doc["m"]` comes to is no bool, and must not pass for one that holds."""
+
+    def explored(verdict: object) -> Report:
+        return explore([increment], setup=seed, invariant=lambda _: verdict, server=valkey9.unix_url)
+
+    with pytest.raises(InvariantViolated, match=f"returned {verdict}"):
+        explored(verdict).check()
+    for holds in (None, True, 1):
+        explored(holds).check()
+
+
 def test_a_transaction_that_does_not_end_is_a_violation(valkey9: ServerHandle) -> None:
     def restless(store: Store) -> None:
         while True:
@@ -311,6 +325,26 @@ def test_data_is_never_wiped(valkey9: ServerHandle) -> None:
         with pytest.raises(UsageError, match="not empty"):
             explore([increment], setup=seed, invariant=is_two, server=valkey9.unix_url)
         assert store.get("precious") is not None
+
+
+@pytest.mark.parametrize(
+    "how", [lambda **o: explore([increment], **o), lambda **o: replay("0", [increment], **o)]
+)
+def test_a_server_that_can_not_be_explored_on(how: Callable[..., object], valkey9: ServerHandle) -> None:
+    with pytest.raises(StoreUnavailable, match="can't be reached"):
+        how(setup=seed, invariant=is_two, server="unix:///nowhere/socket")
+    with pytest.raises(ServerRefused, match="WRONGPASS"):
+        how(setup=seed, invariant=is_two, server=valkey9.url.replace("://", "://nobody:x@"))
+
+
+def test_a_server_that_is_gone_meanwhile(start_server: StartServer) -> None:
+    server = start_server("valkey9")
+
+    def end(_: Store) -> None:
+        server.stop(kill=True)
+
+    with pytest.raises(StoreUnavailable, match="can't be reached"):
+        explore([increment], setup=seed, invariant=end, server=server.url)
 
 
 def test_the_database_is_left_empty(valkey9: ServerHandle) -> None:

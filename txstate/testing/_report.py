@@ -61,7 +61,7 @@ class Violation:
         schedule: for `replay`, itself or its text.
         number: the how manieth schedule of the exploration it was, from 1.
         outcomes: what came of each transaction; None for one that did not end.
-        error: what the invariant raised; None if it returned False.
+        error: what the invariant raised; None if it returned what is false.
         timeline: who did what, what went wrong, which value was lost.
     """
 

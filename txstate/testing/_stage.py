@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from txstate._drivers.source import Source
 from txstate._drivers.sync import SyncChannel, SyncDriver
-from txstate._effects import Lost
+from txstate._effects import Lost, ReplyError, Unreachable
+from txstate._engine.outcome import refusal
 from txstate.embedded import EmbeddedServer, open_private
-from txstate.errors import UsageError
+from txstate.errors import StoreUnavailable, UsageError
 from txstate.retry import Retry
 from txstate.store import Store
 from txstate.testing._batches import fields_of
@@ -59,6 +60,7 @@ class Stage:
     Raises:
         UsageError: a server that was handed in is none, holds data, or was to be killed.
         StoreUnavailable: there is no server.
+        ServerRefused: it lets nobody in.
     """
 
     def __init__(self, server: str | HasUrl | None, *, mortal: bool) -> None:
@@ -97,12 +99,14 @@ class Stage:
 
     def ask(self, *commands: Command) -> Any:
         """The reply to the last of these commands, as an outsider."""
-        if self._control is None:
-            self._control = self._connected(_TIMEOUT)
         try:
+            if self._control is None:
+                self._control = self._connected(_TIMEOUT)
             return self._control.exchange(commands, _TIMEOUT)[-1]
-        except Lost as lost:
-            raise ConnectionError(f"the server that transactions are explored on is gone: {lost}") from lost
+        except (Lost, Unreachable) as error:
+            raise StoreUnavailable(f"the server to explore on can't be reached: {error}") from error
+        except ReplyError as error:
+            raise refusal(error, "connecting to the server to explore on") from error
 
     def link(self, timeout: float) -> SyncChannel:
         """A connection that looks like a new one."""

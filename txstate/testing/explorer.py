@@ -73,7 +73,8 @@ def explore(
     Args:
         transactions: the functions. What one raises is its outcome.
         invariant: called after each schedule with a store, or with a store and the `Outcome` of each transaction.
-            It fails by raising, or by returning False.
+            It fails by raising, or by returning False, or what else is false; None, as of a function without a
+            return, is no failure.
         setup: called before each schedule with a store, on an empty database.
         faults: what may go wrong, out of `FAULTS`: ``drop_reply``, ``drop_request``, ``cut`` (between two requests),
             ``interrupt`` (`KeyboardInterrupt`, or `CancelledError`), ``impatience`` (a call stops waiting for others of its
@@ -92,7 +93,8 @@ def explore(
     Raises:
         UsageError: an argument can't be used, or a transaction uses its store from other threads.
         ScheduleDiverged: a transaction is not deterministic.
-        StoreUnavailable: there is no server to explore on.
+        StoreUnavailable: there is no server to explore on, or it is gone.
+        ServerRefused: it lets nobody in.
         BaseException: what `setup`, or a function among the faults, raised.
     """
     bounds = Bounds(_mishaps(faults), _at_least("max_faults", max_faults, 0), preemptions)
@@ -284,7 +286,7 @@ class _Explorer:
             return error
         _plain(verdict, "invariant")
         name = _name(self._invariant).replace("<lambda>", "the invariant")
-        return _False(f"{name} returned False") if verdict is False else None
+        return None if verdict is None or verdict else _False(f"{name} returned {verdict!r}")
 
     def _violation(self, run: Run, number: int, problem: BaseException) -> Violation:
         outcomes = tuple(actor.outcome for actor in self.actors)
@@ -301,7 +303,7 @@ class _Explorer:
 
 
 class _False(Exception):  # noqa: N818 - a finding, not an error
-    """The invariant returned False."""
+    """The invariant returned what is false."""
 
 
 def _mishaps(faults: Iterable[Fault]) -> dict[str, Mishap]:
