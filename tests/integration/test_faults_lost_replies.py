@@ -39,7 +39,8 @@ def test_a_commit_whose_reply_is_lost_is_acknowledged_and_applied_once(
     with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, timeout=patience_with(by)) as twin:
         rules, ledgers = commit_under(DropReply(by), server, proxy, twin)
         assert (twin.stats.in_doubt, twin.stats.resolved_committed) == (ROUNDS, ROUNDS)
-        assert twin.stats.attempts == ROUNDS
+        # None was run again, but those that a busy machine kept waiting for another reply than the commit's.
+        assert twin.stats.attempts - twin.stats.disruptions == ROUNDS
         assert sum(rule.fired for rule in rules) == proxy.fired == ROUNDS
         assert figures(server, *ledgers, fired=proxy.fired, resolved=twin.stats) == all_once(ROUNDS)
 
