@@ -1,28 +1,26 @@
 """KeyboardInterrupt at any moment: nothing is doubled or lost, the exception tells, and the store stays sound.
 
-Python looks for signals where it calls a function, where a function written in C returns, and where it jumps backwards. So
-each such place in the library can be tried, one after the other; random signals in a process of its own try the rest.
+Each place in the library where Python looks for signals is tried, one after the other (see support/moments.py); random signals
+in a process of its own try the rest.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dis
 import gc
 import json
 import subprocess
 import sys
 import time
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from support.faults import newest_and_oldest, of_commit
 from support.ledger import Tally
+from support.moments import KINDS, interrupted
 from support.wire import client_of
 
-import txstate
 from txstate import CommitUnknown, Doc, Resolution, Retry, Store, Tx, TxStateError
 from txstate._engine import group
 from txstate._engine.claims import Turn
@@ -30,7 +28,6 @@ from txstate.testing import DropReply, FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import FrameType
 
     import redis
     from support.figures import Figures
@@ -40,87 +37,6 @@ if TYPE_CHECKING:
 
 ENOUGH = 10  # wrong moments to report
 TESTS = Path(__file__).parent.parent
-YIELDS = dis.opmap["YIELD_VALUE"]
-JUMPS_BACK = {
-    code for name, code in dis.opmap.items() if "JUMP_BACKWARD" in name and "NO_INTERRUPT" not in name
-}
-LIBRARY = str(Path(txstate.__file__).parent)
-
-
-class Interrupter:
-    """Raises KeyboardInterrupt in the library at the moment with a given number, counted from 0.
-
-    Attributes:
-        place: where it did; empty: it came not to it.
-    """
-
-    def __init__(self, at: int) -> None:
-        self._left = at
-        self.place = ""
-
-    def trace(self, frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
-        """For `sys.settrace`: calls, those of the standard library included, and jumps backwards."""
-        code, caller = frame.f_code, frame.f_back
-        # What __del__ raises goes nowhere: it is no moment of the call that dropped the object.
-        if code.co_name == "__del__":
-            return None
-        if event == "call" and caller is not None and _is_ours(caller) and not _is_ours(frame):
-            self._pass(frame, event)
-        # A generator expression is also "called" to be closed, where nobody looks for signals.
-        if not _is_ours(frame) or code.co_name == "<genexpr>":
-            return None
-        frame.f_trace_lines, frame.f_trace_opcodes = False, True
-        # Nor does anybody look when something is thrown into a generator: it goes on where it had yielded.
-        thrown_into = frame.f_lasti >= 0 and code.co_code[frame.f_lasti] == YIELDS
-        if (event == "call" and not thrown_into) or (
-            event == "opcode" and code.co_code[frame.f_lasti] in JUMPS_BACK
-        ):
-            self._pass(frame, event)
-        return self.trace
-
-    def profile(self, frame: FrameType, event: str, _: object) -> None:
-        """For `sys.setprofile`: functions written in C that return."""
-        if event == "c_return" and _is_ours(frame):
-            self._pass(frame, event)
-
-    def _pass(self, frame: FrameType, event: str) -> None:
-        if self._left == 0:
-            sys.settrace(None)
-            sys.setprofile(None)
-            code = frame.f_code
-            self.place = (
-                f"{event} in {code.co_qualname}, line {frame.f_lineno} of {Path(code.co_filename).name}"
-            )
-            raise KeyboardInterrupt
-        self._left -= 1
-
-
-def _is_ours(frame: FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(LIBRARY)
-
-
-def interrupted(at: int, call: Callable[[], object]) -> tuple[str, BaseException | None]:
-    """Make a call, and interrupt it. Where that was, and by what it ended."""
-    interrupter, tracer = Interrupter(at), sys.gettrace()
-    try:
-        sys.setprofile(interrupter.profile)
-        sys.settrace(interrupter.trace)
-        call()
-    except KeyboardInterrupt as interruption:
-        let_go(interruption)
-        return interrupter.place, interruption
-    finally:
-        sys.settrace(tracer)
-        sys.setprofile(None)
-    return interrupter.place, None
-
-
-def let_go(error: BaseException | None) -> None:
-    """Forget the frames that an exception holds: a place of the pool that was lost in one is free again after that."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error.__traceback__ = None
-        error = error.__context__
 
 
 @pytest.fixture
@@ -226,6 +142,7 @@ def test_a_commit_interrupted_at_any_moment_says_what_became_of_it_and_leaves_a_
 ) -> None:
     """With one connection only, so that a place in the pool that gets lost is missed at once."""
     wrong: list[str] = []
+    kinds: set[str] = set()
     moments = committed = 0
     with client_of(server.unix_url) as admin, FaultProxy(server.url) as proxy:
         for at in range(0, 100_000, step):
@@ -235,9 +152,11 @@ def test_a_commit_interrupted_at_any_moment_says_what_became_of_it_and_leaves_a_
             if not place or len(wrong) >= ENOUGH:
                 break
             moments += 1
+            kinds.add(place.partition(" in ")[0])
             committed += verdict is Resolution.COMMITTED
     assert not wrong, "\n".join(wrong)
     assert moments * step > (100 if scene.startswith("repeated") else 300)
+    assert kinds == KINDS
     assert committed > 0
     # After each one comes another that is not interrupted.
     applied = committed + moments
@@ -393,10 +312,11 @@ def test_keyboard_interrupts_at_random_moments_double_nothing_and_lose_nothing_t
     assert report["innocent"], "none was interrupted before its commit had left"
     assert report["unknown"] == []
     assert report["uninterrupted"] == 20 + 20, "the store did not work any more"
+    interruptions = len(report["committed"]) + len(report["innocent"])
     tally = Tally(
-        attempted=rounds + len(report["returned"]) + 40,
+        attempted=interruptions + len(report["returned"]) + 40,
         acknowledged=len(report["returned"]) + 40,
         applied=len(applied),
         torn=report["torn"],
     )
-    figures(server, fired=rounds, seed=seed, tally=tally)
+    figures(server, fired=interruptions, seed=seed, tally=tally)

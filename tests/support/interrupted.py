@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+_STEP = 1.05
+"""By which the time is changed in which a signal comes: as many calls return as don't, however busy the machine becomes."""
+
 _LIBRARY = str(Path(txstate.__file__).parent)
 
 
@@ -42,14 +45,16 @@ class Outside(KeyboardInterrupt):
 
 
 def main(url: str, unix_url: str, rounds: int, seed: int) -> None:
-    """Interrupt so many transactions, then see whether the store still works."""
+    """Interrupt so many transactions, more if none was where it matters most; then see whether the store still works."""
     rng, ledger = random.Random(seed), Ledger(Address(unix_url))
     said: dict[str, list[str]] = {"innocent": [], "committed": [], "unknown": []}
     returned: list[str] = []
     signal.signal(signal.SIGALRM, _interrupt)
     with SyncTwin(url, max_connections=2, retry=Retry(deadline=2)) as twin:
         longest = 2 * _seconds(lambda: ledger.commit(twin))
-        while sum(map(len, said.values())) < rounds:
+        while (done := sum(map(len, said.values()))) < rounds or (
+            not said["committed"] and done < 10 * rounds
+        ):
             # With its connection made, a transaction is interrupted where it matters.
             twin.get(ledger.keys[0])
             marker = ledger.next_marker()
@@ -61,8 +66,10 @@ def main(url: str, unix_url: str, rounds: int, seed: int) -> None:
                 continue
             except KeyboardInterrupt as interruption:
                 said[_verdict(interruption.__cause__)].append(marker)
+                longest *= _STEP
             else:
                 returned.append(marker)
+                longest /= _STEP
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda _: ledger.commit(twin), range(20)))
     tally = ledger.tally()
