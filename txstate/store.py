@@ -310,14 +310,18 @@ class AsyncStore(StoreBase[AsyncDriver]):
         await self.aclose()
 
     async def close(self) -> None:
-        """Close the connections, and leave the embedded server. See `Store.close`."""
+        """Close the connections, and leave the embedded server. See `Store.close`.
+
+        Raises:
+            UsageError: another event loop is running that uses it. One that has ended is no obstacle.
+        """
         if not self._is_view:
             core = self._core
             if core.opening is not None:
                 await asyncio.wait([core.opening])
-            core.closed = True
             if core.driver is not None:
                 await core.driver.aclose()
+            core.closed = True
             if core.server is not None:
                 await asyncio.to_thread(core.server.close)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ import threading
 import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pytest
@@ -49,7 +51,6 @@ from txstate._drivers.spin import Spin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
-    from pathlib import Path
 
     from support.servers import ServerHandle, StartServer
 
@@ -726,6 +727,36 @@ def test_an_async_store_belongs_to_one_loop(valkey9: ServerHandle) -> None:
         loop.run_until_complete(store.aclose())
     finally:
         loop.close()
+
+
+def test_an_async_store_is_not_closed_in_another_loop(valkey9: ServerHandle) -> None:
+    loop = asyncio.new_event_loop()
+    store = AsyncStore(valkey9.unix_url)
+    try:
+        loop.run_until_complete(store.put("k", {"n": 1}))
+        with pytest.raises(UsageError, match="is closed there"):
+            asyncio.run(store.aclose())
+        assert loop.run_until_complete(get_n(store)) == 1
+        loop.run_until_complete(store.aclose())
+    finally:
+        loop.close()
+
+
+@pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning"
+)  # the connections, which the loop has left open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_async_store_can_be_closed_after_its_loop_has_ended(tmp_path: Path) -> None:
+    store = AsyncStore(tmp_path / "state")
+    asyncio.run(store.put("k", {"n": 1}))
+    url = store.url
+    asyncio.run(store.aclose())
+    asyncio.run(store.aclose())
+    with pytest.raises(UsageError, match="closed"):
+        asyncio.run(get_n(store))
+    del store
+    gc.collect()
+    assert not Path(url.removeprefix("unix://")).exists()
 
 
 # A transaction inside of a transaction

@@ -160,6 +160,10 @@ class AsyncChannel(Place):
     def forget(self) -> None:
         """Let go in a forked child; closing would reach the parent's event loop."""
         _abandoned.append((self._connection, self._reader, self.writer))
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Leave the stream to the garbage collector: its event loop is closed, and can't close it any more."""
         self.session = self._connection = self._reader = self.writer = None
 
 
@@ -242,7 +246,7 @@ class AsyncDriver:
             self._loop = loop
         elif self._loop is not loop:
             raise UsageError(
-                "an AsyncStore belongs to the event loop that used it first; open one for each loop"
+                "an AsyncStore belongs to the event loop that used it first, and is closed there; open one for each loop"
             )
 
     async def _perform(self, effect: Acquire | Connect | Call | Sleep | Park) -> Any:
@@ -296,7 +300,16 @@ class AsyncDriver:
             waiter.set_exception(closed())
 
     async def aclose(self) -> None:
-        """Close, and wait until commits that were cancelled are resolved and the streams are closed."""
+        """Close, and wait until commits that were cancelled are resolved and the streams are closed.
+
+        Raises:
+            UsageError: another event loop runs it, which can't close them.
+        """
+        if self._loop is not None and self._loop.is_closed():
+            for channel in self.pool.all():
+                channel.let_go()
+            self._loop, self._settling = None, set()
+        self._bind()
         if self._settling:
             await asyncio.wait(list(self._settling))
         writers = [channel.writer for channel in self.pool.all() if channel.writer is not None]
