@@ -66,6 +66,10 @@ class Core(Generic[D]):
         """The idle channel that is armed for this signature, if there is one."""
         return None if self.driver is None else self.driver.pool.retake(signature)
 
+    def take_idle(self, signature: Hashable) -> Channel | None:
+        """An idle channel for a signature that nobody has asked for lately, if there is one."""
+        return None if self.driver is None else self.driver.take_idle(signature)
+
     @property
     def url(self) -> str:
         """The address that any process can open.
@@ -153,6 +157,7 @@ class StoreBase(Generic[D]):
             clustered=target.clustered,
             groups=groups,
             retake=self._core.retake,
+            take_idle=self._core.take_idle,
             **options,
         )
         if target.clustered:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +24,8 @@ from support.counting import (
 )
 from support.evidence import EXPLORED, Explored
 
+from txstate import TxStateError
+from txstate._engine import first_read as first_read_module
 from txstate._engine import pursuit, session, straight, turns
 from txstate.testing import FAULTS, explore
 
@@ -205,6 +208,79 @@ def test_who_stands_in_line_at_once_is_safe_under_any_single_fault(
     assert min(report.fired.values()) > 0
     assert min(report.reached[name] for name in ("claimed", "resolution", "late")) > 0
     assert came_in > 100
+
+
+@pytest.fixture
+def first_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The documents that were read on the straight way, without being armed for."""
+
+    def first_read(settings: Any, channel: Any, signature: Any, key: str, *more: Any) -> Any:
+        first = yield from real(settings, channel, signature, key, *more)
+        if first is not None:
+            read.append(key)
+        return first
+
+    real, read = first_read_module.first_read, list[str]()
+    monkeypatch.setattr(straight, "first_read", first_read)
+    return read
+
+
+def connected(number: int, then: Callable[[Store], object]) -> Callable[[Store], None]:
+    """A transaction of a process that has a connection already, by a document of its own."""
+
+    def play(store: Store) -> None:
+        with suppress(TxStateError, KeyboardInterrupt):
+            store.put(f"own {number}", {"n": 0})
+        then(store)
+
+    return play
+
+
+def test_a_first_read_on_the_straight_way_is_safe_under_any_single_fault(
+    valkey9: ServerHandle, explored: Explore, first_reads: list[str]
+) -> None:
+    noted = Noted()
+    report = explored(
+        "two increments on connections that were used before, 1 preemption, any single fault",
+        [connected(number, noted.increment) for number in range(2)],
+        setup=noted.seed,
+        invariant=noted.each_exactly_once,
+        faults=ANY_LOSS,
+        preemptions=1,
+        server=valkey9,
+    )
+    assert min(report.fired.values()) > 0
+    assert min(report.reached[name] for name in ("conflict", "resolution", "late")) > 0
+    assert first_reads.count("counter") > report.schedules
+
+
+def test_a_document_may_expire_or_be_created_beside_a_first_read_at_any_step(
+    valkey9: ServerHandle, explored: Explore, first_reads: list[str]
+) -> None:
+    counted: list[int] = []
+
+    def begin(store: Store) -> None:
+        counted.clear()
+        store.put("hits", {"n": 7})
+
+    def hit(store: Store) -> None:
+        counted.append(store.update("hits", lambda doc: doc.increment("n"))["n"])
+
+    def counts_on_or_begins_anew(store: Store) -> None:
+        doc = store.get("hits")
+        assert (sorted(counted), doc and doc["n"]) in [([8, 9], 9), ([1, 8], 1), ([1, 2], 2)]
+
+    report = explored(
+        "two increments on connections that were used before, the document expires once",
+        [connected(number, hit) for number in range(2)],
+        setup=begin,
+        invariant=counts_on_or_begins_anew,
+        faults=["expiry"],
+        preemptions=2,
+        server=valkey9,
+    )
+    assert report.fired["expiry"] > 0
+    assert first_reads.count("hits") > report.schedules
 
 
 def test_an_armed_connection_shows_no_reader_the_past(valkey9: ServerHandle, explored: Explore) -> None:

@@ -121,6 +121,10 @@ def test_a_run_that_is_interrupted_at_its_end_leads_nobody_any_more(
     [
         ("pooled connection", 1),
         ("update", 1),
+        ("first update", 1),
+        ("first update, conflict", 5),
+        ("first update, lost reply", 5),
+        pytest.param("first update, lost reply", 1, marks=pytest.mark.soak),
         ("repeated update", 1),
         ("repeated run", 1),
         ("repeated run, conflict", 5),
@@ -155,7 +159,7 @@ def test_a_commit_interrupted_at_any_moment_says_what_became_of_it_and_leaves_a_
             kinds.add(place.partition(" in ")[0])
             committed += verdict is Resolution.COMMITTED
     assert not wrong, "\n".join(wrong)
-    assert moments * step > (100 if scene.startswith("repeated") else 300)
+    assert moments * step > (100 if scene.startswith(("first", "repeated")) else 300)
     assert kinds == KINDS
     assert committed > 0
     # After each one comes another that is not interrupted.
@@ -184,20 +188,30 @@ def interrupt_a_commit(  # noqa: C901 - what is special of each scene
         return markers
 
     with Store(proxy.url, max_connections=1, retry=Retry(deadline=2)) as store:
-        if scene != "new connection":
+        if scene.startswith("first"):
+            store.put("another document", {})
+        elif scene != "new connection":
             store.run(append, 0)
         if scene.startswith("repeated update"):
             repeat(store, lambda: store.update(key, lambda doc: change(doc, 0)))
         elif scene.startswith("repeated"):
             repeat(store, lambda: store.run(append, 0))
         lost = proxy.inject(DropReply(), "EXEC", where=of_commit) if scene.endswith("lost reply") else None
-        if scene.endswith("conflict"):
+        if scene.endswith("conflict") and not scene.startswith("first"):
             admin.hset(key, "other", at)
         if scene.endswith("in line"):
             call_to_the_door(store, admin, key)
         before = applied()
         call: Callable[[], object] = lambda: store.run(append, 1)  # noqa: E731
-        if "update" in scene:
+        if scene == "first update, conflict":
+
+            def lose(doc: Doc) -> None:
+                if not doc.exists:
+                    admin.hset(key, "other", at)
+                change(doc, 1)
+
+            call = lambda: store.update(key, lose)  # noqa: E731
+        elif "update" in scene:
             call = lambda: store.update(key, lambda doc: change(doc, 1))  # noqa: E731
         place, interruption = interrupted(at, call)
         cause = None if interruption is None else interruption.__cause__

@@ -55,7 +55,9 @@ class Twin(ABC):
     def keys(self, prefix: str = "") -> list[str]: ...
 
     @abstractmethod
-    def update(self, key: str, function: Callable[[Doc], object]) -> Snapshot: ...
+    def update(
+        self, key: str, function: Callable[[Doc], object], fields: Sequence[str] | None = None
+    ) -> Snapshot: ...
 
     @abstractmethod
     def put(self, key: str, mapping: Mapping[str, Any]) -> Snapshot: ...
@@ -115,8 +117,10 @@ class SyncTwin(Twin):
     def keys(self, prefix: str = "") -> list[str]:
         return list(self.store.keys(prefix))
 
-    def update(self, key: str, function: Callable[[Doc], object]) -> Snapshot:
-        return self.store.update(key, function)
+    def update(
+        self, key: str, function: Callable[[Doc], object], fields: Sequence[str] | None = None
+    ) -> Snapshot:
+        return self.store.update(key, function, fields=fields)
 
     def put(self, key: str, mapping: Mapping[str, Any]) -> Snapshot:
         return self.store.put(key, mapping)
@@ -166,8 +170,10 @@ class AsyncTwin(Twin):
 
         return self._wait(listed())
 
-    def update(self, key: str, function: Callable[[Doc], object]) -> Snapshot:
-        return self._wait(self.store.update(key, function))
+    def update(
+        self, key: str, function: Callable[[Doc], object], fields: Sequence[str] | None = None
+    ) -> Snapshot:
+        return self._wait(self.store.update(key, function, fields=fields))
 
     def put(self, key: str, mapping: Mapping[str, Any]) -> Snapshot:
         return self._wait(self.store.put(key, mapping))

@@ -151,6 +151,43 @@ def test_it_tells_how_many_channels_are_in_use() -> None:
     assert places.in_use == 1
 
 
+def test_a_place_for_what_was_not_asked_for_lately_is_one_that_is_idle_and_connected() -> None:
+    places = pool(2)
+    place = taken(places)
+    assert places.take_idle("a") is None
+    places.give(place)
+    assert places.take_idle("a") is None, "it would have to connect"
+    place = taken(places)
+    place.arm("b")
+    places.give(place)
+    assert places.take_idle("a") is None, "it is armed for another one"
+    place = taken(places)
+    places.give(place)
+    place.session, place.socket = Session(b"token"), True
+    assert places.take_idle("a") is place
+    assert not place.hot
+    places.give(place)
+    assert places.take_idle("a") is None, "it pays to arm for it now"
+    assert places.take("a") is place
+    assert place.hot
+
+
+def test_who_waits_comes_before_who_would_take_an_idle_place() -> None:
+    places = pool(1)
+    place = taken(places)
+    place.session, place.socket = Session(b"token"), True
+    places.wait("first")
+    assert places.give(place) == "first"
+    places.wait("second")
+    places._shelve(place)
+    assert places.take_idle("a") is None
+    assert places.leave("second")
+    assert places.take_idle("a") is place
+    places.give(place)
+    places.close()
+    assert places.take_idle("b") is None
+
+
 # In the blocking driver, with real threads
 
 

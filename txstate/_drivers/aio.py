@@ -28,7 +28,7 @@ from txstate._effects import (
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Hashable, Sequence
 
     from txstate._drivers.mailbox import AsyncMailbox
     from txstate._drivers.source import Source
@@ -185,6 +185,10 @@ class AsyncDriver:
         self._settling: set[asyncio.Task[Any]] = set()
         self._peer: object = None
         forget_in_children(self)
+
+    def take_idle(self, signature: Hashable) -> AsyncChannel | None:
+        """See `Pool.take_idle`."""
+        return self.pool.take_idle(signature)
 
     async def run(self, steps: Steps[T]) -> T:
         """Run a generator of the engine to its end. Whatever fails enters it by `throw`.

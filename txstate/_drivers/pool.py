@@ -144,6 +144,16 @@ class Pool(Generic[C, W]):
             channel.hot = True  # or it would not have been armed
         return channel
 
+    def take_idle(self, signature: Hashable) -> C | None:
+        """An idle channel for a signature that nobody has asked for lately; None: there is none, or who waits comes first."""
+        if self.closed or self._waiting or not self._idle or signature in self._recent:
+            return None
+        if self._idle[-1].session is None:
+            return None  # it would have to connect
+        channel = self._idle.pop()
+        self.note(channel, signature)
+        return channel
+
     def note(self, channel: C, signature: Hashable) -> None:
         """Remember what a channel is taken for, and tell it whether that is asked for again and again."""
         session = channel.session

@@ -34,7 +34,7 @@ from txstate._effects import (
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Hashable, Iterable, Sequence
     from types import GeneratorType
 
     from txstate._drivers.mailbox import SyncMailbox
@@ -226,6 +226,11 @@ class SyncDriver:
     def alone(self) -> bool:
         """Whether one connection is in use, at most."""
         return self.pool.in_use <= 1
+
+    def take_idle(self, signature: Hashable) -> SyncChannel | None:
+        """See `Pool.take_idle`."""
+        with self.lock:
+            return self.pool.take_idle(signature)
 
     def run(self, steps: Steps[T]) -> T:
         """Run a generator of the engine to its end. Whatever fails enters it by `throw`."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
 
-_PACKED: Final = b"listpack"
+PACKED: Final = b"listpack"
 """The encoding of small hashes, on all servers that let fields expire. None of them keeps a field's expiry in it: with its
 first one, Redis turns such a hash into a listpackex, and Valkey into a hashtable, for good. To be told costs the server a
 quarter of what INFO does, which is asked about others."""
@@ -107,6 +107,7 @@ class Tail:
         watches: whether keys are watched behind it.
         names: of the documents' hashes.
         simple: whether it reads one document, which has a version.
+        least: the least version of what is written.
         leader: of the calls that want the same, to lead again. Whoever has the connection takes it out of here.
         before: the commit that it follows: what that writes into the token, the document's version as that writes it, and
             as a number.
@@ -114,6 +115,7 @@ class Tail:
 
     claims: ClassVar[Sequence[Command]] = ()
     watches: ClassVar = True
+    least: ClassVar = 0
     leader: Member | None = None
     before: tuple[bytes, bytes, int] = b"", b"", 0
 
@@ -125,7 +127,7 @@ class Tail:
         self._signature = signature
         self.names = {key: settings.redis_key(key) for key in wanted}
         self._all_present = dict.fromkeys(wanted, True)
-        self._reads = {key: _names_of(key, fields) for key, fields in wanted.items()}
+        self._reads = {key: names_of(key, fields) for key, fields in wanted.items()}
         self._first = next(iter(wanted), "")
         commands: list[Command] = [("WATCH", session.token, *self.names.values())]
         commands += [
@@ -210,7 +212,7 @@ class Tail:
         """Whether no field expires by itself, and what was read is from one moment, by the replies behind the reads."""
         if self._by_encoding:
             encodings = beside[self.timed : self.timed + len(self.names)]
-            if encodings.count(_PACKED) < len(encodings):
+            if encodings.count(PACKED) < len(encodings):
                 if None not in encodings:  # the documents are there
                     self.session.note_loose(self._signature)
                 return False
@@ -287,7 +289,7 @@ def rearm(attempt: Attempt) -> None:
     session.armed = Armed(attempt.signature, read_set, documents.as_read(), attempt.tail)
 
 
-def _names_of(key: str, fields: Sequence[str] | None) -> Sequence[bytes] | None:
+def names_of(key: str, fields: Sequence[str] | None) -> Sequence[bytes] | None:
     """The names to fetch; None: all of them."""
     names = Record(key).missing(fields)
     return None if names is None else tuple(dict.fromkeys((VERSION_FIELD, *names)))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from txstate._engine.attempt import Attempt
     from txstate._engine.claims import Turn
     from txstate._engine.confirm import Confirmation
+    from txstate._engine.first_read import FirstRead
     from txstate._engine.group import Member
     from txstate._engine.outcome import Apart
     from txstate._engine.relay import Relay
@@ -139,7 +140,7 @@ class Sent(NamedTuple):
 
     writes: Sequence[Write]
     size: int
-    tail: Tail | Opening | Handover | None
+    tail: Tail | FirstRead | Opening | Handover | None
     turn: Turn = NO_TURN
     judge: Callable[[Sequence[object], Sequence[str]], Committed | Conflict | Outage | Refused | Partial] = (
         verdict

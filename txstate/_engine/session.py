@@ -12,7 +12,7 @@ import enum
 import re
 from typing import TYPE_CHECKING, Final
 
-from txstate._effects import Connect, ReplyError, Send
+from txstate._effects import NOTHING, Connect, ReplyError, Send
 from txstate._engine.confirm import PROBES, objection
 from txstate._engine.outcome import because, divided, passing, refusal
 from txstate.errors import ServerRefused
@@ -73,10 +73,12 @@ class Session:
         flags: whether CLIENT INFO tells if a watched key was modified.
         role: the command that tells whether the server is a primary; None if none is allowed.
         field_ttls: see `FieldTTLs`.
+        packed: whether the encodings of documents that are read for the first time have shown so far that none does.
         loose: signatures of transactions whose documents have encodings that do not show that no field expires.
         fresh: until when the expiry of its token need not be set again, by the settings' clock.
         lasts: for how long that was set, as it was sent.
         armed: a snapshot that is watched already.
+        asked: what a first read asks beside the document; none: it was not made yet.
         claim: what its last call that stood in line at once claimed with.
         entry: what that sent.
         opening: what its last turn that went on began with.
@@ -91,6 +93,7 @@ class Session:
 
     __slots__ = (
         "armed",
+        "asked",
         "claim",
         "commits",
         "entry",
@@ -103,6 +106,7 @@ class Session:
         "lasts",
         "loose",
         "opening",
+        "packed",
         "probed",
         "prompt",
         "role",
@@ -125,9 +129,11 @@ class Session:
         self.flags = False
         self.role: Command | None = None
         self.field_ttls = FieldTTLs.NONE
+        self.packed = True
         self.loose: set[Hashable] = set()
         self.fresh, self.lasts = 0.0, b""
         self.armed: Armed | None = None
+        self.asked = NOTHING
         self.claim: Claim | None = None
         self.entry: Entry | None = None
         self.opening: Opening | None = None

@@ -31,7 +31,7 @@ def _random_id() -> str:
     return secrets.token_hex(12)
 
 
-def _none_armed(_signature: Hashable) -> None:
+def _none(_signature: Hashable) -> None:
     pass
 
 
@@ -49,6 +49,7 @@ class Settings:
         clustered: whether the data is spread over the slots of a cluster.
         groups: which calls share attempts; None: none do.
         retake: takes the idle channel that is armed for a signature. Never waits: None if there is none.
+        take_idle: takes an idle channel for a signature that nobody has asked for lately: it does not pay to arm it. Never waits.
         patience: how many times one call gives way to another's claim, at most.
         shortest_lease: seconds that a claim lasts, at least.
         longest_wait: seconds that a call waits in line, or at the door, before it looks again, at most.
@@ -70,7 +71,8 @@ class Settings:
     counters: Counters = field(default_factory=Counters)
     clustered: bool = False
     groups: Groups | None = None
-    retake: Callable[[Hashable], Channel | None] = _none_armed
+    retake: Callable[[Hashable], Channel | None] = _none
+    take_idle: Callable[[Hashable], Channel | None] = _none
     patience: int = 40
     shortest_lease: float = 0.02
     longest_wait: float = 1.0

@@ -1,7 +1,7 @@
-"""The straight way of a transaction on one document that its connection is armed for: an `update` or `put`, repeated.
+"""The straight way of a transaction on one document: an `update` or `put`, most of all one that is repeated.
 
-It sends what `commit` would send, and judges it alike, but builds nothing that such a transaction does not need: no
-attempt, no read set, no pursuit. For what it costs, beside the round trip, is the number of steps that Python takes, all
+It goes on by what its connection is armed with, or by a first read. It sends what `commit` would send, and judges it alike,
+but builds nothing that such a transaction does not need: no attempt, no read set, no pursuit. For what it costs, beside the round trip, is the number of steps that Python takes, all
 of them cold, as the server has just had the processor. Whatever is unusual goes on the long way (`transaction`) from
 where it stands, with the attempt that it would have been from the beginning.
 """
@@ -19,6 +19,7 @@ from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN
 from txstate._engine.commit import EXEC, LEAST, MULTI, Sent
 from txstate._engine.documents import OVER
+from txstate._engine.first_read import first_read
 from txstate._engine.outcome import APPLIED, GiveWay, Outage, verdict
 from txstate._engine.pursuit import first_attempt
 from txstate._engine.resolve import Evidence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from txstate._engine.armed import Armed, Tail, Wanted
     from txstate._engine.attempt import Attempt
     from txstate._engine.claims import Turn
+    from txstate._engine.first_read import FirstRead
     from txstate._engine.group import Member
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
@@ -106,21 +108,31 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
     if settings.plain:
         signature = (settings.namespace, (key, None)) if fields is None else _signature(settings, wanted)
     channel: Channel | None = None if signature is None else settings.retake(signature)
+    cold = channel is None
     if channel is None:
-        return onward(_long(settings, noted, wanted, finish))
+        channel = None if signature is None else settings.take_idle(signature)
+        if channel is None:
+            return onward(_long(settings, noted, wanted, finish))
     deadline = began + settings.retry.deadline
     session: Session = channel.session  # type: ignore[assignment]  # one that is armed has it, and what arms it
     armed: Armed = session.armed  # type: ignore[assignment]
     member = doc = changes = result = waits = in_line = None
-    behind: Tail | Opening | Handover | None = None
+    behind: Tail | FirstRead | Opening | Handover | None = None
     came: Sequence[object] = ()
     number, version, turn, size = b"", 0, NO_TURN, _SIZE
     failed: list[Any] = [None]  # a local of its own would make a cycle with its traceback
     try:
-        tail = armed.tail
+        tail: Any  # what arms the socket, or the first read that stands for it where nothing does
+        if cold:
+            first = yield from first_read(settings, channel, signature, key, fields)
+            if first is None:
+                raise _UnusualError
+            armed = tail = first
+        else:
+            tail = armed.tail
         if tail is None or not tail.simple:
             raise _UnusualError
-        if groups is not None:
+        if groups is not None and not cold:
             member, tail.leader = tail.leader or groups.alone(signature, wanted), None
             if not groups.lead(member, deadline):
                 raise _UnusualError
@@ -132,7 +144,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
                 waits = lines_up(settings, session, armed, began, deadline - began)
                 if waits is None:
                     raise _UnusualError
-        if not channel.quiet():  # last, as other threads go on meanwhile: they are to find a leader
+        if not (cold or channel.quiet()):  # last, as other threads go on meanwhile: they are to find a leader
             raise _UnusualError
         session.armed = None
         if waits is not None:
@@ -153,6 +165,8 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         if delete_first or unset or not exists or ttl is not KEEP or sum(map(len, values.values())) >= LARGE:
             raise _UnusualError
         number, version = session.next_id(), record.version + 1
+        if version < tail.least:  # noqa: PLR1730 - `max` is a call
+            version = tail.least
         digits = b"%d" % version
         tail.before = number, digits, version
         kept = began < session.fresh and session.lasts == settings.token_ttl
@@ -200,7 +214,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         pass
     except BaseException as error:  # noqa: BLE001 - the long way knows what to do about each
         failed[0] = error
-    if doc is None and failed[0] is None and channel is not None and in_line is None:
+    if doc is None and failed[0] is None and channel is not None and in_line is None and not cold:
         _give_back(channel, member)
         return onward(_long(settings, noted, wanted, finish))
     rest: Any = None
@@ -215,6 +229,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
                 channel,
                 session,
                 armed,
+                cold,
                 in_line,
                 member,
                 doc,
@@ -243,6 +258,7 @@ class _Stand(NamedTuple):
     """Where a transaction stands that leaves the straight way.
 
     Attributes:
+        cold: whether it began with a first read.
         turn: for which it stood in line; None: it did not.
         doc: what its function was given; None: it did not come to that.
         result: what that returned.
@@ -260,6 +276,7 @@ class _Stand(NamedTuple):
     channel: Channel | None
     session: Session
     armed: Armed
+    cold: bool
     turn: Turn | None
     member: Member | None
     doc: Doc | None
@@ -269,12 +286,12 @@ class _Stand(NamedTuple):
     number: bytes
     came: Sequence[object]
     size: int
-    behind: Tail | Opening | Handover | None
+    behind: Tail | FirstRead | Opening | Handover | None
 
     @property
     def in_flight(self) -> bool:
         """Whether something was sent, or about to be, and nothing was made of the reply."""
-        return self.version > 0 or (self.turn is not None and self.doc is None)
+        return self.version > 0 or (self.doc is None and (self.cold or self.turn is not None))
 
 
 def _begun(settings: Settings, noted: Noted, stand: _Stand, failed: list[Any]) -> tuple[Attempt, Rest | None]:

@@ -16,7 +16,7 @@ from txstate._effects import NOTHING, Call, Lost, Send, advance
 from txstate.testing._batches import Kind, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from txstate._drivers.pool import Pool
     from txstate._drivers.sync import SyncChannel
@@ -171,6 +171,10 @@ class _Stepped:
     def pool(self) -> Pool[Channel, Any]:
         """The connections of the transaction that plays now."""
         return self._actor.pool
+
+    def take_idle(self, signature: Hashable) -> Channel | None:
+        """See `Pool.take_idle`."""
+        return self._actor.pool.take_idle(signature)
 
     async def _loop(self, steps: Steps[T]) -> T:
         self._actor.enter()

@@ -1,0 +1,340 @@
+"""Updates of documents that don't come twice in a row: read on the straight way, by a connection that is armed for nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+from support.faults import of_commit
+from support.twins import both_twins, open_twin
+from support.wire import eventually
+
+from txstate import (
+    AsyncStore,
+    CodecError,
+    FieldNotLoaded,
+    Retry,
+    ServerRefused,
+    Store,
+    StoreUnavailable,
+    UsageError,
+    WrongType,
+)
+from txstate._engine.attempt import Attempt
+from txstate.testing import DropReply, FaultProxy, HoldReply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from support.servers import ServerHandle
+
+    from txstate import Doc
+
+SOON = 1000
+"""Milliseconds after which a field expires."""
+
+
+@pytest.fixture
+def admin(server: ServerHandle) -> Iterator[redis.Redis]:
+    """Another client."""
+    with redis.Redis.from_url(server.unix_url) as client:
+        client.flushall()
+        client.config_resetstat()
+        yield client
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Attempt]:
+    """The attempts that the long way has made."""
+
+    def begin(self: Attempt, *args: Any, **more: Any) -> None:
+        made.append(self)
+        real(self, *args, **more)
+
+    made, real = list[Attempt](), Attempt.__init__
+    monkeypatch.setattr(Attempt, "__init__", begin)
+    return made
+
+
+def add_one(doc: Doc) -> None:
+    doc["n"] = doc.get("n", 0) + 1
+
+
+def once(then: Callable[[], object]) -> Callable[[Doc], None]:
+    """`add_one`, which lets something happen before it the first time."""
+    left = [then]
+
+    def add(doc: Doc) -> None:
+        doc.get("n")
+        if left:
+            left.pop()()
+        add_one(doc)
+
+    return add
+
+
+@both_twins
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_they_take_two_round_trips_and_no_attempt(
+    server: ServerHandle, admin: redis.Redis, built: list[Attempt], kind: str, protocol: int
+) -> None:
+    admin.hset("foreign", "n", 1)
+    with open_twin(kind, f"{server.url}?protocol={protocol}") as twin:
+        twin.put("another", {})
+        built.clear()
+        before = twin.stats
+        assert twin.put("doc", {"n": 1, "list": [1]}) == {"n": 1, "list": [1]}
+        assert twin.update("new", add_one) == {"n": 1}
+        assert twin.update("foreign", add_one) == {"n": 2}
+        assert twin.update("doc", add_one, fields=["n", "m"])["n"] == 2
+        assert not built
+        after = twin.stats
+        assert after.commits == before.commits + 4
+        assert after.attempts == before.attempts + 4
+        assert after.round_trips == before.round_trips + 8
+        assert (after.conflicts, after.connections) == (0, 1)
+        assert twin.get("doc") == {"n": 2, "list": [1]}
+    assert admin.hget("foreign", "n") == b"2"
+
+
+@both_twins
+def test_another_client_s_write_between_read_and_commit_is_a_conflict(
+    server: ServerHandle, admin: redis.Redis, kind: str
+) -> None:
+    with open_twin(kind, server.url) as twin:
+        twin.put("another", {})
+        admin.hset("doc 1", "n", 5)
+        for key, before in (("doc 0", 0), ("doc 1", 5)):
+            assert twin.update(key, once(lambda: admin.hincrby(key, "n", 10)))["n"] == before + 11  # noqa: B023 - at once
+        assert twin.stats.conflicts == 2
+
+
+@pytest.mark.parametrize("reader", ["run", "update"])
+def test_watches_that_a_reader_left_behind_are_ended_first(
+    server: ServerHandle, admin: redis.Redis, reader: str
+) -> None:
+    """WATCH on a client whose watched keys were modified answers OK, and its EXEC nil."""
+    admin.hset("read", "n", 1)
+    with Store(server.url) as store:
+        store.put("another", {})
+        if reader == "run":
+            store.run(lambda tx: tx["read"]["n"])
+        else:
+            with pytest.raises(KeyError):
+                store.update("read", lambda doc: doc["m"])
+        admin.hset("read", "n", 2)
+        assert store.update("doc", add_one) == {"n": 1}
+        assert store.stats().conflicts == 0
+        assert store.stats().attempts == 3
+        assert store.stats().connections == 1
+
+
+@pytest.mark.parametrize("more", [{}, {"expire": 60}], ids=["straight", "long"])
+def test_a_version_does_not_come_back_after_a_deletion(
+    server: ServerHandle, admin: redis.Redis, more: dict[str, Any]
+) -> None:
+    with Store(server.url) as store:
+        versions = []
+        for number in range(70):  # it is created as one that was not asked for lately
+            if number % 69 == 0:
+                versions.append(store.put("doc", {"n": 1}, **more).version)
+                admin.delete("doc")
+            else:
+                store.put(f"other {number}", {})
+        first, second = versions
+        assert second > first > 1_000_000
+
+
+@both_twins
+def test_what_cannot_be_read_or_used_is_told_as_always(
+    server: ServerHandle, admin: redis.Redis, kind: str
+) -> None:
+    admin.set("text", "x")
+    admin.hset("bad version", mapping={"n": 1, "__version__": "x"})
+    admin.hset("bad value", "n", "{")
+    with open_twin(kind, server.url) as twin:
+        twin.put("another", {})
+        with pytest.raises(WrongType, match="text"):
+            twin.update("text", add_one)
+        with pytest.raises(CodecError, match="bad version"):
+            twin.update("bad version", add_one)
+        with pytest.raises(CodecError, match="bad value"):
+            twin.update("bad value", add_one)
+        with pytest.raises(UsageError):
+            twin.update("__txstate__:x", add_one)
+        assert twin.update("doc", add_one) == {"n": 1}
+        assert twin.stats.connections == 1
+    assert admin.hget("bad value", "n") == b"{"
+
+
+def test_a_part_without_a_version_is_read_once_more(server: ServerHandle, admin: redis.Redis) -> None:
+    """It may be of a document that is not there, or of another client's: HMGET does not tell."""
+    admin.hset("foreign", "n", 1)
+    with Store(server.url) as store:
+        store.put("another", {})
+        before = store.stats().round_trips
+        assert store.update("foreign", add_one, fields=["n"]).version > 1
+        assert store.update("new", add_one, fields=["n"])["n"] == 1
+        assert store.stats().round_trips == before + 6
+        with pytest.raises(UsageError):
+            store.update("doc", add_one, fields="n")
+        with pytest.raises(FieldNotLoaded, match="other"):
+            store.update("another", lambda doc: doc["other"], fields=["n"])
+
+
+def test_a_field_that_is_incremented_and_was_not_read_is_read_at_the_end(
+    server: ServerHandle, admin: redis.Redis
+) -> None:
+    with Store(server.url) as store:
+        store.put("doc", {"n": 1, "m": 5})
+        before = store.stats()
+        store.update("doc", lambda doc: doc.increment("m"), fields=["n"])
+        after = store.stats()
+        assert (after.round_trips, after.connections) == (before.round_trips + 3, 1)
+        assert after.disruptions == after.conflicts == 0
+    assert admin.hget("doc", "m") == b"6"
+
+
+@both_twins
+def test_a_function_that_raises_or_changes_nothing_takes_one_round_trip(
+    server: ServerHandle, admin: redis.Redis, kind: str
+) -> None:
+    def refuse(doc: Doc) -> None:
+        raise LookupError(doc["n"])
+
+    admin.hset("doc", "n", 7)
+    admin.hset("same", "n", 7)
+    with open_twin(kind, server.url) as twin:
+        twin.put("another", {})
+        before = twin.stats.round_trips
+        with pytest.raises(LookupError, match="7"):
+            twin.update("doc", refuse)
+        assert twin.stats.round_trips == before + 1
+        assert twin.update("same", lambda doc: doc["n"]) == {"n": 7}
+        assert twin.stats.round_trips == before + 2
+        assert admin.hgetall("doc") == {b"n": b"7"}
+
+
+def test_a_primary_no_more_is_not_believed(server: ServerHandle, admin: redis.Redis) -> None:
+    """It goes on serving what it has, which may be stale: no exception of a function may rest on that."""
+
+    def refuse(doc: Doc) -> None:
+        raise LookupError(doc["n"])
+
+    admin.hset("doc", "n", 7)
+    with Store(server.url) as store:
+        store.put("another", {})
+        admin.replicaof("127.0.0.1", "1")
+        try:
+            with pytest.raises((StoreUnavailable, ServerRefused)):
+                store.options(retry=Retry(deadline=0.3)).update("doc", refuse)
+        finally:
+            admin.replicaof("NO", "ONE")
+        assert store.update("doc", add_one) == {"n": 8}
+
+
+def test_how_the_server_stores_a_document_costs_one_round_trip_once(
+    server: ServerHandle, admin: redis.Redis
+) -> None:
+    """The encoding of a small one shows that no field of it expires; else INFO is asked, from then on."""
+    with Store(server.url) as store:
+        store.put("another", {})
+        before = store.stats().round_trips
+        for number in range(3):
+            admin.hset(f"large {number}", mapping={"n": 1, "text": f'"{"x" * 300}"'})
+            assert store.update(f"large {number}", add_one)["n"] == 2
+            assert store.update(f"small {number}", add_one)["n"] == 1
+        asks_again = server.kind != "Redis" or server.version.startswith("8")
+        assert store.stats().round_trips == before + 12 + asks_again
+        assert store.stats().connections == 1
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("server", ["valkey9", "redis8"], indirect=True)
+def test_a_field_that_expires_meanwhile_is_a_conflict(
+    server: ServerHandle, admin: redis.Redis, *, large: bool
+) -> None:
+    """WATCH does not see it."""
+    admin.hset("large", "text", f'"{"x" * 300}"')
+    admin.hset("doc", mapping={"n": 1, "lease": 5})
+    admin.hpexpire("doc", SOON, "lease")
+
+    def renew(doc: Doc) -> None:
+        doc["renewed"] = doc.get("lease", 0)
+        eventually(lambda: not admin.hexists("doc", "lease"))
+
+    with Store(server.url) as store:
+        store.put("another", {})
+        if large:
+            store.update("large", add_one)
+        assert store.update("doc", renew) == {"n": 1, "renewed": 0}
+        assert store.stats().conflicts == 1
+
+
+def test_another_s_claim_is_heeded(server: ServerHandle, admin: redis.Redis) -> None:
+    admin.hset("doc", "n", 7)
+    with Store(server.url) as store:
+        store.put("another", {})
+        admin.set("__txstate__:claim:doc", "another 20", px=20)
+        assert store.update("doc", add_one) == {"n": 8}
+        assert "cmdstat_bzpopmin" in admin.info("commandstats"), "it stood in line"
+
+
+def test_a_token_that_was_evicted_is_not_relied_upon(server: ServerHandle, admin: redis.Redis) -> None:
+    with FaultProxy(server.url) as proxy, Store(proxy.url) as store:
+        store.put("another", {})
+        (token,) = admin.keys("__txstate__:token:*")
+        admin.delete(token)
+        lost = proxy.inject(DropReply(), "EXEC", where=of_commit)
+        assert store.update("doc", add_one) == {"n": 1}
+        assert lost.fired == 1
+        assert store.stats().resolved_committed == 1, "there is evidence again"
+        assert admin.hget("doc", "n") == b"1"
+
+
+def test_a_read_that_was_cancelled_leaves_no_reply_for_others(
+    server: ServerHandle, admin: redis.Redis
+) -> None:
+    admin.hset("doc", "n", 7)
+
+    async def work() -> None:
+        async with AsyncStore(proxy.url, max_connections=1) as store:
+            await store.put("another", {})
+            stalled = proxy.inject(HoldReply(), "HGETALL")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await store.update("doc", add_one)
+            assert stalled.fired == 1
+            stalled.cancel()
+            assert await store.update("doc 2", add_one) == {"n": 1}
+            assert await store.get("doc") == {"n": 7}
+
+    with FaultProxy(server.url) as proxy:
+        asyncio.run(work())
+
+
+@both_twins
+def test_a_read_that_is_lost_is_made_again(server: ServerHandle, admin: redis.Redis, kind: str) -> None:
+    admin.hset("doc", "n", 7)
+    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+        twin.put("another", {})
+        lost = proxy.inject(DropReply(), "HGETALL")
+        assert twin.update("doc", add_one) == {"n": 8}
+        assert lost.fired == 1
+        assert twin.stats.disruptions == 1
+        assert twin.stats.conflicts == 0
+
+
+@both_twins
+def test_a_document_that_comes_again_is_armed_for(
+    server: ServerHandle, admin: redis.Redis, kind: str
+) -> None:
+    with open_twin(kind, server.url) as twin:
+        twin.put("another", {})
+        for number in range(1, 6):
+            before = twin.stats.round_trips
+            assert twin.update("doc", add_one) == {"n": number}
+            assert twin.stats.round_trips == before + (2 if number < 3 else 1)
+    assert admin.hget("doc", "n") == b"5"
