@@ -107,6 +107,12 @@ def test_a_folder_can_be_named(tmp_path: Path) -> None:
     assert printed("get", "k", "--url", str(tmp_path / "state")) == {"a": 1}
 
 
+@pytest.mark.parametrize("command", ["get", "edit", "delete"])
+def test_a_folder_that_is_not_there_is_not_made_by_who_only_looks(command: str, tmp_path: Path) -> None:
+    assert "there is no folder" in refused(2, command, "k", "--url", str(tmp_path / "localhost"))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("package", ["typer", "rich"])
 def test_without_the_extra(package: str) -> None:
     code = f"import sys; sys.modules[{package!r}] = None; from txstate.cli import main; main()"

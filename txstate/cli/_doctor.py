@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,10 +10,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from txstate import Store, UsageError
-from txstate._target import target_of
 from txstate.cli._facts import Facts, Sentinels
 from txstate.cli._judge import judge_all
-from txstate.cli._options import AsJson, Namespace, Url, prefix, print_json, target
+from txstate.cli._options import AsJson, Namespace, Url, check_folder, prefix, print_json, target
 from txstate.cli._probe import Gathered, gather
 from txstate.cli._standing import Standing, Verdict
 from txstate.cli._trial import Trial
@@ -44,9 +42,7 @@ def doctor(
         raise UsageError(
             "no server was named: txstate doctor redis://host:6379/0 (or a folder), or set TXSTATE_URL"
         )
-    folder = target_of(named, None, "everysec", asynchronous=False).folder
-    if folder is not None and not Path(folder).exists():
-        raise UsageError(f"there is no folder {folder!r}; an address has a scheme: redis://host:6379/0")
+    check_folder(named)
     prefixed = prefix(context, namespace)
     with Store(named, namespace=prefixed) as store:
         gathered = gather(store.url, prefixed)

@@ -71,7 +71,7 @@ def put(
             raise UsageError("no document was given: pass it as JSON after the key, or on stdin")
         document = sys.stdin.read()
     mapping = parse(document)
-    with open_store(context, url, namespace) as store:
+    with open_store(context, url, namespace, make=True) as store:
         options: dict[str, Any] = {} if expire is None else {"expire": expire}
         snapshot = store.put(key, mapping, if_version=if_version, **options)
     print_change({"key": key, "version": snapshot.version})

@@ -5,11 +5,13 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from txstate import CommitUnknown, Store, UsageError
+from txstate._target import target_of
 
 Url: TypeAlias = Annotated[
     str | None,
@@ -66,8 +68,16 @@ def prefix(context: typer.Context, namespace: str | None) -> str:
 
 
 @contextlib.contextmanager
-def open_store(context: typer.Context, url: str | None, namespace: str | None) -> Iterator[Store]:
+def open_store(
+    context: typer.Context, url: str | None, namespace: str | None, *, make: bool = False
+) -> Iterator[Store]:
     """Open the store that the options name. Whoever interrupts a commit is told what is known of it.
+
+    Args:
+        context: has the common options.
+        url: the command's own option.
+        namespace: the same.
+        make: a folder that does not exist is made.
 
     Raises:
         UsageError: they name none, or none that can be opened.
@@ -78,6 +88,8 @@ def open_store(context: typer.Context, url: str | None, namespace: str | None) -
         raise UsageError(
             "no server was named: give --url (redis://host:6379/0, or a folder), or set TXSTATE_URL"
         )
+    if not make:
+        check_folder(named)
     with Store(named, namespace=prefix(context, namespace)) as store:
         try:
             yield store
@@ -85,6 +97,17 @@ def open_store(context: typer.Context, url: str | None, namespace: str | None) -
             if isinstance(interrupt.__cause__, CommitUnknown):
                 say(str(interrupt.__cause__))
             raise
+
+
+def check_folder(named: str) -> None:
+    """Refuse a folder that does not exist: who only looks would leave one behind for each misspelt address.
+
+    Raises:
+        UsageError: there is none, or the name is neither a folder's nor an address.
+    """
+    folder = target_of(named, None, "everysec", asynchronous=False).folder
+    if folder is not None and not Path(folder).exists():
+        raise UsageError(f"there is no folder {folder!r}; an address has a scheme: redis://host:6379/0")
 
 
 def print_change(value: Any) -> None:
