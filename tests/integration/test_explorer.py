@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import random
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -155,6 +157,21 @@ def test_another_client_is_a_function(valkey9: ServerHandle) -> None:
 
 
 # Schedules.
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_recipe_has_all_that_a_replay_needs(shared: bool, valkey9: ServerHandle) -> None:  # noqa: FBT001 - a parameter of the test
+    def add_ten(store: Store) -> None:
+        store.update("counter", lambda doc: doc.increment("n", 10))
+
+    how: dict[str, Any] = {"setup": seed, "invariant": is_two, "server": valkey9.unix_url}
+    report = explore([increment] * 2, faults=[add_ten], shared=shared, violations=1, **how)
+    with pytest.raises(InvariantViolated) as violated:
+        report.check()
+    (recipe,) = re.findall(r"(replay\(.*\)) does this again", str(violated.value))
+    called = {"replay": functools.partial(replay, transactions=[increment] * 2, **how), "add_ten": add_ten}
+    with pytest.raises(InvariantViolated, match=re.escape(recipe)):
+        eval(recipe.replace(", ...", ""), called)  # noqa: S307 - what the report says
 
 
 def test_a_sound_schedule_comes_back_whole(valkey9: ServerHandle) -> None:

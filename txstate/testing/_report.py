@@ -63,6 +63,7 @@ class Violation:
         outcomes: what came of each transaction; None for one that did not end.
         error: what the invariant raised; None if it returned what is false.
         timeline: who did what, what went wrong, which value was lost.
+        recipe: the call that does it again, but for what every call of `explore` or `replay` has.
     """
 
     schedule: Schedule
@@ -70,11 +71,12 @@ class Violation:
     outcomes: tuple[Outcome | None, ...]
     error: BaseException | None
     timeline: Timeline
+    recipe: str
 
     def exception(self) -> InvariantViolated:
         """What to raise for it."""
         return InvariantViolated(
-            f"the invariant does not hold; replay({str(self.schedule)!r}, ...) does this again:\n{self.timeline}"
+            f"the invariant does not hold; {self.recipe} does this again:\n{self.timeline}"
         )
 
     def __str__(self) -> str:

@@ -206,7 +206,7 @@ def _diverged(depth: int, wanted: Sequence[Choice], found: Sequence[Choice]) -> 
     possible = " ".join(map(str, found)) or "nothing, as all transactions have ended"
     return ScheduleDiverged(
         f"at step {depth + 1} the schedule goes on with {' '.join(map(str, wanted))}, but possible was: {possible}. "
-        "Either it belongs to other transactions, another setup or other faults, or a transaction is not "
+        "Either it belongs to other transactions, another setup, other faults or another shared=, or a transaction is not "
         "deterministic: it must do the same again when it reads the same (no clock, no randomness of the operating "
         "system, no threads, no state left over from the last run that setup does not reset)"
     )

@@ -219,6 +219,7 @@ class _Explorer:
         self._takes_outcomes = _takes_two(invariant)
         self._names = [f"{index}:{_name(function)}" for index, function in enumerate(transactions)]
         self._stage = Stage(server, mortal="restart" in bounds.mishaps)
+        self._shared = shared
         process = Process(self._stage, shared=True) if shared else None
         self.actors = [
             Actor(index, function, self._stage, process) for index, function in enumerate(transactions)
@@ -299,7 +300,13 @@ class _Explorer:
             str(problem) if isinstance(problem, _False | Endless) else _told(problem),
         )
         error = None if isinstance(problem, _False) else problem
-        return Violation(run.schedule, number, outcomes, error, timeline)
+        return Violation(run.schedule, number, outcomes, error, timeline, self._recipe(run.schedule))
+
+    def _recipe(self, schedule: Schedule) -> str:
+        events = dict.fromkeys(choice.event for choice in schedule.choices)
+        functions = [name for name in events if name in self._bounds.mishaps and name not in MISHAPS]
+        faults = f", faults=[{', '.join(functions)}]" if functions else ""
+        return f"replay({str(schedule)!r}, ...{faults}{', shared=True' if self._shared else ''})"
 
 
 class _False(Exception):  # noqa: N818 - a finding, not an error
