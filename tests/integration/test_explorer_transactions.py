@@ -214,14 +214,15 @@ def test_who_stands_in_line_at_once_is_safe_under_any_single_fault(
 def first_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The documents that were read on the straight way, without being armed for."""
 
-    def first_read(settings: Any, channel: Any, signature: Any, key: str, *more: Any) -> Any:
-        first = yield from real(settings, channel, signature, key, *more)
+    def first_read(settings: Any, channel: Any, signature: Any, wanted: Any) -> Any:
+        first = yield from real(settings, channel, signature, wanted)
         if first is not None:
-            read.append(key)
+            read.extend(wanted)
         return first
 
     real, read = first_read_module.first_read, list[str]()
-    monkeypatch.setattr(straight, "first_read", first_read)
+    for module in (straight, first_read_module):
+        monkeypatch.setattr(module, "first_read", first_read)
     return read
 
 
@@ -236,12 +237,13 @@ def connected(number: int, then: Callable[[Store], object]) -> Callable[[Store],
     return play
 
 
+@pytest.mark.parametrize("function", [increment, increment_both], ids=["update", "run"])
 def test_a_first_read_on_the_straight_way_is_safe_under_any_single_fault(
-    valkey9: ServerHandle, explored: Explore, first_reads: list[str]
+    function: Callable[[Any], int], valkey9: ServerHandle, explored: Explore, first_reads: list[str]
 ) -> None:
-    noted = Noted()
+    noted = Noted(function)
     report = explored(
-        "two increments on connections that were used before, 1 preemption, any single fault",
+        f"two increments ({function.__name__}) on connections that were used before, 1 preemption, any single fault",
         [connected(number, noted.increment) for number in range(2)],
         setup=noted.seed,
         invariant=noted.each_exactly_once,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,14 +24,14 @@ from txstate import (
     WrongType,
 )
 from txstate._engine.attempt import Attempt
-from txstate.testing import DropReply, FaultProxy, HoldReply
+from txstate.testing import DropReply, FaultProxy, HoldReply, HoldRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from support.servers import ServerHandle
 
-    from txstate import Doc
+    from txstate import AsyncTx, Doc
 
 SOON = 1000
 """Milliseconds after which a field expires."""
@@ -313,6 +314,91 @@ def test_a_read_that_was_cancelled_leaves_no_reply_for_others(
 
     with FaultProxy(server.url) as proxy:
         asyncio.run(work())
+
+
+async def move(tx: AsyncTx, source: str, target: str, seen: list[int]) -> None:
+    one, other = await tx.get_many([source, target])
+    seen.append(one["n"] + other["n"])
+    one["n"] -= 1
+    other["n"] += 1
+
+
+@both_twins
+def test_a_transaction_on_two_documents_takes_two_round_trips_and_reading_them_one(
+    server: ServerHandle, admin: redis.Redis, kind: str
+) -> None:
+    async def look(tx: AsyncTx) -> int:
+        return sum([document["n"] for document in await tx.get_many(["a", "b"])])
+
+    async def look_at_one(tx: AsyncTx) -> int:
+        n: int = (await tx.get("c"))["n"]
+        return n
+
+    for key in "abcd":
+        admin.hset(key, "n", 5)
+    seen: list[int] = []
+    with open_twin(kind, server.url) as twin:
+        twin.put("another", {})
+        before = twin.stats
+        assert (twin.run(look), twin.run(look_at_one)) == (10, 5)
+        middle = twin.stats
+        assert (middle.round_trips, middle.reads) == (before.round_trips + 2, before.reads + 2)
+        twin.run(move, "c", "d", seen)
+        after = twin.stats
+        assert (after.round_trips, after.commits) == (middle.round_trips + 2, middle.commits + 1)
+        assert after.attempts == before.attempts + 3
+        assert (after.conflicts, after.connections, seen) == (0, 1, [10])
+    assert [admin.hget(key, "n") for key in "cd"] == [b"4", b"6"]
+
+
+@both_twins
+def test_what_is_read_later_is_seen_together_with_a_first_read(
+    server: ServerHandle, admin: redis.Redis, kind: str
+) -> None:
+    async def look(tx: AsyncTx, key: str) -> tuple[bool, int]:
+        there = (await tx.get(key)).exists
+        if tx.attempt == 1 and key == "a":
+            admin.hincrby("a", "n", 1)
+        return there, (await tx.get("b"))["n"]
+
+    admin.hset("a", "n", 5)
+    admin.hset("b", "n", 7)
+    with open_twin(kind, server.url) as twin:
+        twin.put("another", {})
+        before = twin.stats
+        assert twin.run(look, "missing") == (False, 7)
+        assert twin.stats.attempts == before.attempts + 1
+        assert twin.run(look, "a") == (True, 7)
+        assert twin.stats.attempts == before.attempts + 3, "the first of them was over at its second read"
+        assert twin.stats.connections == 1
+
+
+@both_twins
+@pytest.mark.parametrize("when", ["between the reads", "before the commit"])
+def test_no_function_sees_two_documents_of_different_moments(
+    server: ServerHandle, admin: redis.Redis, kind: str, when: str
+) -> None:
+    admin.hset("a", "n", 5)
+    admin.hset("b", "n", 5)
+    seen: list[int] = []
+    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+        twin.put("another", {})
+        if when == "between the reads":
+            held = proxy.inject(HoldRequest(), "HGETALL", where=lambda command: b"b" in command.args)
+        else:
+            held = proxy.inject(HoldRequest(), "EXEC", where=of_commit)
+        call = threading.Thread(target=twin.run, args=(move, "a", "b", seen), daemon=True)
+        call.start()
+        eventually(lambda: held.fired == 1)
+        with admin.pipeline(transaction=True) as pipe:
+            pipe.hset("a", "n", 2)
+            pipe.hset("b", "n", 8)
+            pipe.execute()
+        held.cancel()
+        call.join(30)
+        assert set(seen) == {10}
+        assert twin.stats.conflicts == (when == "before the commit")
+    assert [admin.hget(key, "n") for key in "ab"] == [b"1", b"9"]
 
 
 @both_twins

@@ -37,7 +37,7 @@ PACKED: Final = b"listpack"
 """The encoding of small hashes, on all servers that let fields expire. None of them keeps a field's expiry in it: with its
 first one, Redis turns such a hash into a listpackex, and Valkey into a hashtable, for good. To be told costs the server a
 quarter of what INFO does, which is asked about others."""
-_FEW: Final = 3
+FEW: Final = 3
 """How many documents are asked for it, at most."""
 
 Wanted: TypeAlias = "Mapping[str, Sequence[str] | None]"
@@ -145,7 +145,7 @@ class Tail:
         # Of one document, the replies behind the reads when no field of it expires.
         self._calm: Sequence[object] = ()
         self._counted = session.field_ttls is FieldTTLs.COUNTED
-        self._by_encoding = self._counted and len(self.names) <= _FEW and signature not in session.loose
+        self._by_encoding = self._counted and len(self.names) <= FEW and signature not in session.loose
         if self._by_encoding:
             commands += [("OBJECT", "ENCODING", name) for name in self.names.values()]
         elif self._counted:

@@ -14,6 +14,7 @@ from txstate._effects import NOTHING, Acquire, Exhausted, Lost, ReplyError, Send
 from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN, Turn
 from txstate._engine.documents import OVER, Documents
+from txstate._engine.first_read import begin_by_first_read
 from txstate._engine.outcome import Apart, Conflict, GiveWay, Outage, failure, refusal
 from txstate._engine.proof import Proof
 from txstate._engine.reads import DocRead, FieldTTLsRead, Read, Stale, TTLRead, read_of
@@ -350,7 +351,7 @@ class Attempt(Standing):
         if self.settings.clustered:
             self._settle(wanted)
         if self.channel is None:
-            yield from self.begin(wanted)
+            yield from self.begin(wanted) if prefetch else begin_by_first_read(self, wanted)
             if not prefetch and self.documents.hand_out(wanted):
                 return
         reads: list[Read] = []

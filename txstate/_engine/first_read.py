@@ -1,4 +1,4 @@
-"""The first read of a document on a connection that is not armed for it, for who goes the straight way (`straight`).
+"""The first reads of documents on a connection that is not armed for them, for who goes the straight way.
 
 Most documents don't come twice in a row: a session, an account among thousands. What is asked then is less than what a
 `Batch` asks: one document read by one command is from one moment, so nothing has to show that it is not torn (design 4.6).
@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from txstate._codec import VERSION_FIELD, decode_version
 from txstate._docs import Record, Stored
 from txstate._effects import NOTHING, Constant, ReplyError, Send
-from txstate._engine.armed import PACKED, Armed, names_of
+from txstate._engine.armed import FEW, PACKED, Armed, names_of, signature_of
 from txstate._engine.claims import claim_names
 from txstate._engine.reads import pairs
 from txstate._engine.readset import ReadSet, microseconds
-from txstate._engine.session import FieldTTLs, has_volatile_fields, role_of
+from txstate._engine.session import FieldTTLs, has_volatile_fields, is_clean, role_of
 from txstate.errors import CodecError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from txstate._effects import Channel, Command, Steps
+    from txstate._engine.armed import Wanted
+    from txstate._engine.attempt import Attempt
     from txstate._engine.claims import Turn
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
@@ -35,7 +37,7 @@ class FirstRead(Armed):
 
     Attributes:
         least: the least version of what is written: by the server's clock, so that none ever comes back.
-        names: of the document's hash.
+        names: of the documents' hashes.
     """
 
     claims: ClassVar[Sequence[Command]] = ()
@@ -44,16 +46,17 @@ class FirstRead(Armed):
     simple: ClassVar = True
     before: tuple[bytes, bytes, int] = b"", b"", 0
 
-    def __init__(self, signature: Hashable, record: Record, name: bytes, least: int) -> None:
-        super().__init__(signature, None, {record.key: record})
-        self.names, self.least = {record.key: name}, least
+    def __init__(
+        self, signature: Hashable, spares: dict[str, Record], names: dict[str, bytes], least: int
+    ) -> None:
+        super().__init__(signature, None, spares)
+        self.names, self.least = names, least
 
     @property
     def read_set(self) -> ReadSet:
         """What was read, and is watched."""
         if self._read_set is None:
-            ((key, record),) = self.spares.items()
-            self._read_set = ReadSet({key: record.existed}, self.names)
+            self._read_set = ReadSet({key: spare.existed for key, spare in self.spares.items()}, self.names)
             self._read_set.time = self.least
         return self._read_set
 
@@ -61,17 +64,45 @@ class FirstRead(Armed):
         """Nothing was asked."""
 
 
+def begin_by_first_read(attempt: Attempt, wanted: Wanted) -> Steps[None]:
+    """Begin an attempt, so if that will do: what was read is then among the spares.
+
+    Args:
+        attempt: what this is for.
+        wanted: what its function asks for.
+
+    Raises:
+        Condemned: no channel became free.
+        CrossSlotError: the keys are in several slots of a cluster.
+        BaseException: whatever the driver throws. The socket is not used again.
+    """
+    settings = attempt.settings
+    fits = attempt.signature is None and settings.plain and len(wanted) <= FEW
+    signature = signature_of(settings, wanted) if fits else None
+    channel = settings.take_idle(signature) if fits else None
+    if channel is None:
+        return (yield from attempt.begin(wanted))
+    attempt.channel, attempt.signature = channel, signature
+    try:
+        first = yield from first_read(settings, channel, signature, wanted)
+    except BaseException:
+        channel.drop()
+        raise
+    if first is not None:
+        attempt.read_set, attempt.documents.spares = first.read_set, first.spares
+    return None
+
+
 def first_read(
-    settings: Settings, channel: Channel, signature: Hashable, key: str, fields: Sequence[str] | None
+    settings: Settings, channel: Channel, signature: Hashable, wanted: Wanted
 ) -> Steps[FirstRead | None]:
-    """Watch and read one document.
+    """Watch and read a few documents.
 
     Args:
         settings: the store's.
         channel: where; connected, and armed for nothing.
         signature: of the call.
-        key: of the document.
-        fields: fetch only these.
+        wanted: what to read.
 
     Returns:
         What was read; None: something is unusual, and to be read as always.
@@ -83,37 +114,47 @@ def first_read(
     if session is None or not _serves(session):
         return None
     try:
-        name, names = settings.redis_key(key), None if fields is None else names_of(key, fields)
+        names = {key: settings.redis_key(key) for key in wanted}
     except UsageError:
         return None
+    parts = [None if fields is None else names_of(key, fields) for key, fields in wanted.items()]
     commands: list[Command] = [("UNWATCH",)] if session.watching else []
     read = len(commands) + 1
-    commands += (
-        ("WATCH", session.token, name),
-        ("HGETALL", name) if names is None else ("HMGET", name, *names),
-        ("MGET", session.token, *claim_names(settings, (key,))),
-    )
+    commands.append(("WATCH", session.token, *names.values()))
+    commands += [
+        ("HGETALL", name) if part is None else ("HMGET", name, *part)
+        for name, part in zip(names.values(), parts, strict=True)
+    ]
+    asked = len(commands)
+    commands.append(("MGET", session.token, *claim_names(settings, wanted)))
     if session.packed and session.field_ttls is FieldTTLs.COUNTED:
-        commands.append(("OBJECT", "ENCODING", name))
+        commands += [("OBJECT", "ENCODING", name) for name in names.values()]
+    told = len(commands)
+    if len(wanted) > 1:
+        commands += (("EXISTS", *names.values()), ("CLIENT", "INFO"))
     session.watching, session.armed = True, None
     settings.counters.add(round_trips=1)
     timeout = min(settings.timeout, settings.retry.deadline)
     replies = yield Send(channel, commands, timeout, _asked(session))
-    raw, kept, *ttls, time, role = replies[read:]
+    kept = replies[asked]
     if (
         replies[read - 1] != b"OK"
         or type(kept) is not list
         or kept[0] is None  # the token is gone
-        or kept[1] is not None  # it is another's turn
-        or role_of(role) != b"master"
-        or (ttls and not _is_calm(session, ttls[0]))
+        or kept.count(None) < len(wanted)  # it is another's turn
+        or role_of(replies[-1]) != b"master"
+        or not _is_calm(session, replies[asked + 1 : told] or replies[len(commands) : -2])
     ):
         return None
     try:
-        record = _whole(key, pairs(raw)) if names is None else _partial(key, names, raw, fields)
-        return FirstRead(signature, record, name, microseconds(time))
+        spares = {
+            key: _whole(key, pairs(raw)) if part is None else _partial(key, part, raw, wanted[key])
+            for key, part, raw in zip(wanted, parts, replies[read:asked], strict=True)
+        }
+        first = FirstRead(signature, spares, names, microseconds(replies[-2]))
     except (ReplyError, CodecError):
         return None
+    return first if len(wanted) == 1 or _is_of_one_moment(spares, *replies[told : told + 2]) else None
 
 
 def _serves(session: Session) -> bool:
@@ -135,14 +176,22 @@ def _asked(session: Session) -> Constant:
     return session.asked
 
 
-def _is_calm(session: Session, told: object) -> bool:
-    """Whether no field of it expires by itself."""
-    if not session.packed:
-        return not has_volatile_fields(told)
-    if told in _CALM:
+def _is_calm(session: Session, told: Sequence[object]) -> bool:
+    """Whether no field of them expires by itself, by the replies that tell; none: there is no such thing."""
+    if not told:
         return True
-    session.packed, session.asked = False, NOTHING  # from now on by INFO, which tells of all
-    return False
+    if not session.packed:
+        return not has_volatile_fields(told[0])
+    for encoding in told:
+        if encoding not in _CALM:
+            session.packed, session.asked = False, NOTHING  # from now on by INFO, which tells of all
+            return False
+    return True
+
+
+def _is_of_one_moment(spares: dict[str, Record], existing: object, info: object) -> bool:
+    """Whether several documents, each read by a command of its own, were unchanged until the last one was read."""
+    return is_clean(info) and existing == sum(spare.existed for spare in spares.values())
 
 
 def _partial(key: str, names: Sequence[bytes], reply: object, fields: Sequence[str] | None) -> Record:

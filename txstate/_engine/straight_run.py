@@ -1,4 +1,4 @@
-"""The straight way of `run`: of a transaction whose function finds what it asks for on an armed connection.
+"""The straight way of `run`: of a transaction whose function finds what it asks for on an armed connection, or by a first read.
 
 What `straight` is to `update`, this is to `run`: it sends what `commit` would send, or proves what `Attempt.prove` would,
 and builds nothing that such a transaction does not need. There is an attempt from the beginning, as the function asks it
@@ -65,7 +65,7 @@ def run(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs a 
         result = yield Call(body, (attempt,))
         channel, read_set, member = attempt.channel, attempt.read_set, attempt.member
         if (
-            read_set.unproven
+            not read_set.reads  # all of it was read ahead, or for the first time
             and channel is not None
             and attempt.state is RUNNING
             and not attempt.busy
@@ -110,6 +110,8 @@ def run(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs a 
                 proof.take(came, sum(read_set.present.values()))
                 attempt.state = COMMITTED
                 at.armed = Armed(attempt.signature, read_set, attempt.documents.as_read(), attempt.tail)
+            elif left > 0 and not writes and not read_set.unproven and read_set.turn is NO_TURN:
+                attempt.state = COMMITTED
             if attempt.state is COMMITTED:
                 attempt.channel = None
                 channel.release()
