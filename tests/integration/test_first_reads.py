@@ -295,10 +295,14 @@ def test_a_token_that_was_evicted_is_not_relied_upon(server: ServerHandle, admin
         assert admin.hget("doc", "n") == b"1"
 
 
+@pytest.mark.parametrize("way", ["update", "run"])
 def test_a_read_that_was_cancelled_leaves_no_reply_for_others(
-    server: ServerHandle, admin: redis.Redis
+    server: ServerHandle, admin: redis.Redis, way: str
 ) -> None:
     admin.hset("doc", "n", 7)
+
+    async def look(tx: AsyncTx) -> object:
+        return (await tx.get("doc"))["n"]
 
     async def work() -> None:
         async with AsyncStore(proxy.url, max_connections=1) as store:
@@ -306,7 +310,7 @@ def test_a_read_that_was_cancelled_leaves_no_reply_for_others(
             stalled = proxy.inject(HoldReply(), "HGETALL")
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
-                    await store.update("doc", add_one)
+                    await (store.update("doc", add_one) if way == "update" else store.run(look))
             assert stalled.fired == 1
             stalled.cancel()
             assert await store.update("doc 2", add_one) == {"n": 1}
