@@ -1,9 +1,10 @@
 """The straight way of a transaction on one document: an `update` or `put`, most of all one that is repeated.
 
-It goes on by what its connection is armed with, or by a first read. It sends what `commit` would send, and judges it alike,
-but builds nothing that such a transaction does not need: no attempt, no read set, no pursuit. For what it costs, beside the round trip, is the number of steps that Python takes, all
-of them cold, as the server has just had the processor. Whatever is unusual goes on the long way (`transaction`) from
-where it stands, with the attempt that it would have been from the beginning.
+It goes on by what its connection is armed with, or by a first read. It sends what `commit` would send, and judges it
+alike, but builds nothing that such a transaction does not need: no attempt, no read set, no pursuit. For what it costs,
+beside the round trip, is the number of steps that Python takes, all of them cold, as the server has just had the
+processor. Whatever is unusual goes on the long way (`transaction`) from where it stands, with the attempt that it would
+have been from the beginning.
 """
 
 from __future__ import annotations
