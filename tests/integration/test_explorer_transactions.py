@@ -214,8 +214,8 @@ def test_who_stands_in_line_at_once_is_safe_under_any_single_fault(
 def first_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The documents that were read on the straight way, without being armed for."""
 
-    def first_read(settings: Any, channel: Any, signature: Any, wanted: Any) -> Any:
-        first = yield from real(settings, channel, signature, wanted)
+    def first_read(settings: Any, channel: Any, signature: Any, wanted: Any, timeout: Any) -> Any:
+        first = yield from real(settings, channel, signature, wanted, timeout)
         if first is not None:
             read.extend(wanted)
         return first

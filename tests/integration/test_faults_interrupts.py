@@ -122,6 +122,7 @@ def test_a_run_that_is_interrupted_at_its_end_leads_nobody_any_more(
         ("pooled connection", 1),
         ("update", 1),
         ("first update", 1),
+        ("first run", 1),
         ("first update, conflict", 5),
         ("first update, lost reply", 5),
         pytest.param("first update, lost reply", 1, marks=pytest.mark.soak),

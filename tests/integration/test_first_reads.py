@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from support.servers import ServerHandle
 
-    from txstate import AsyncTx, Doc
+    from txstate import AsyncTx, Doc, Tx
 
 SOON = 1000
 """Milliseconds after which a field expires."""
@@ -170,19 +171,72 @@ def test_what_cannot_be_read_or_used_is_told_as_always(
     assert admin.hget("bad value", "n") == b"{"
 
 
-def test_a_part_without_a_version_is_read_once_more(server: ServerHandle, admin: redis.Redis) -> None:
-    """It may be of a document that is not there, or of another client's: HMGET does not tell."""
+@both_twins
+def test_a_part_of_a_document_takes_no_more_round_trips_whosever_it_is(
+    server: ServerHandle, admin: redis.Redis, kind: str
+) -> None:
+    """HMGET does not tell a missing document from one that has none of the fields."""
+
+    async def look(tx: AsyncTx, key: str) -> bool:
+        return (await tx.get(key, fields=["n"])).exists
+
     admin.hset("foreign", "n", 1)
+    admin.hset("foreign 2", "m", 1)
+    with open_twin(kind, server.url) as twin:
+        twin.put("another", {})
+        before = twin.stats.round_trips
+        assert [twin.run(look, key) for key in ("missing", "another 2", "foreign 3")] == [False] * 3
+        assert twin.stats.round_trips == before + 3
+        assert twin.run(look, "foreign 2"), "which takes one more"
+        assert twin.stats.round_trips == before + 5
+        assert twin.update("foreign", add_one, fields=["n"]).version > 1
+        assert twin.update("new", add_one, fields=["n"])["n"] == 1
+        assert twin.stats.round_trips == before + 9
+        assert twin.update("foreign 2", add_one, fields=["n"])["n"] == 1
+        with pytest.raises(UsageError):
+            twin.update("doc", add_one, fields="n")
+        with pytest.raises(FieldNotLoaded, match="other"):
+            twin.update("another", lambda doc: doc["other"], fields=["n"])
+    assert admin.hgetall("foreign 2").keys() == {b"m", b"n", b"__version__"}
+
+
+@pytest.mark.parametrize("server", ["valkey9", "redis8"], indirect=True)
+def test_where_fields_expire_one_by_one_nothing_is_read_in_vain_each_time(
+    server: ServerHandle, admin: redis.Redis
+) -> None:
+    """INFO tells only that some field on the server does; so documents are asked, until it tells of none any more."""
+    admin.hset("leased", "lease", 1)
+    admin.hpexpire("leased", 60_000, "lease")
     with Store(server.url) as store:
         store.put("another", {})
-        before = store.stats().round_trips
-        assert store.update("foreign", add_one, fields=["n"]).version > 1
-        assert store.update("new", add_one, fields=["n"])["n"] == 1
-        assert store.stats().round_trips == before + 6
-        with pytest.raises(UsageError):
-            store.update("doc", add_one, fields="n")
-        with pytest.raises(FieldNotLoaded, match="other"):
-            store.update("another", lambda doc: doc["other"], fields=["n"])
+        trips: list[int] = []
+
+        def update(name: str) -> None:
+            before = store.stats().round_trips
+            admin.hset(name, mapping={"n": 1, "text": f'"{"x" * 300}"'})
+            store.update(name, add_one)
+            trips.append(store.stats().round_trips - before)
+
+        for number in range(3):
+            update(f"large {number}")
+        assert trips == [4, 3, 3], "the first one shows that encodings tell nothing"
+        admin.delete("leased")
+        for number in range(3, 6):
+            update(f"large {number}")
+        assert trips[3:] == [2, 2, 2]
+
+
+def test_a_first_read_waits_no_longer_than_its_call(server: ServerHandle, admin: redis.Redis) -> None:
+    def late(tx: Tx) -> None:
+        while time.monotonic() < until:
+            time.sleep(0.01)
+        tx.get("doc")
+
+    with Store(server.url) as store:
+        store.put("another", {})
+        hasty, until = store.options(retry=Retry(deadline=0.2)), time.monotonic() + 0.3
+        with pytest.raises(StoreUnavailable):
+            hasty.run(late)
 
 
 def test_a_field_that_is_incremented_and_was_not_read_is_read_at_the_end(
@@ -403,6 +457,21 @@ def test_no_function_sees_two_documents_of_different_moments(
         assert set(seen) == {10}
         assert twin.stats.conflicts == (when == "before the commit")
     assert [admin.hget(key, "n") for key in "ab"] == [b"1", b"9"]
+
+
+@pytest.mark.parametrize("key", ["doc", "doc 2"])
+def test_a_token_outlives_each_call_that_writes_it(
+    server: ServerHandle, admin: redis.Redis, key: str
+) -> None:
+    """Calls of a store and its views follow each other on one connection, and have other deadlines."""
+    with Store(server.url, max_connections=1) as store:
+        patient = store.options(retry=Retry(deadline=1000))
+        store.put("another", {})
+        patient.update("doc", add_one)
+        store.run(lambda tx: tx[key].increment("n"))
+        patient.update("doc 3", add_one)
+        (token,) = admin.keys("__txstate__:token:*")
+        assert admin.ttl(token) > 9000
 
 
 @both_twins

@@ -216,6 +216,7 @@ def _read_pending(attempt: Attempt) -> Steps[None]:
 
 def _commands(attempt: Attempt, session: Session, writes: Sequence[Write], number: bytes) -> list[Command]:
     """The commands of the transaction, the token's own the first."""
-    commands: list[Command] = [("SET", session.token, number, "EX", attempt.settings.token_ttl)]
+    session.lasts = attempt.settings.token_ttl
+    commands: list[Command] = [("SET", session.token, number, "EX", session.lasts)]
     commands += commands_of(attempt, writes)
     return commands

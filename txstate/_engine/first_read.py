@@ -73,18 +73,21 @@ def begin_by_first_read(attempt: Attempt, wanted: Wanted) -> Steps[None]:
 
     Raises:
         Condemned: no channel became free.
+        TooLate: the call's deadline has passed.
         CrossSlotError: the keys are in several slots of a cluster.
         BaseException: whatever the driver throws. The socket is not used again.
     """
     settings = attempt.settings
     fits = attempt.signature is None and settings.plain and len(wanted) <= FEW
-    signature = signature_of(settings, wanted) if fits else None
-    channel = settings.take_idle(signature) if fits else None
+    if not fits:
+        return (yield from attempt.begin(wanted))
+    signature, timeout = signature_of(settings, wanted), attempt.remaining()
+    channel = settings.take_idle(signature)
     if channel is None:
         return (yield from attempt.begin(wanted))
     attempt.channel, attempt.signature = channel, signature
     try:
-        first = yield from first_read(settings, channel, signature, wanted)
+        first = yield from first_read(settings, channel, signature, wanted, timeout)
     except BaseException:
         channel.drop()
         raise
@@ -94,7 +97,7 @@ def begin_by_first_read(attempt: Attempt, wanted: Wanted) -> Steps[None]:
 
 
 def first_read(
-    settings: Settings, channel: Channel, signature: Hashable, wanted: Wanted
+    settings: Settings, channel: Channel, signature: Hashable, wanted: Wanted, timeout: float
 ) -> Steps[FirstRead | None]:
     """Watch and read a few documents.
 
@@ -103,6 +106,7 @@ def first_read(
         channel: where; connected, and armed for nothing.
         signature: of the call.
         wanted: what to read.
+        timeout: seconds that the reply may take.
 
     Returns:
         What was read; None: something is unusual, and to be read as always.
@@ -129,16 +133,18 @@ def first_read(
     commands.append(("MGET", session.token, *claim_names(settings, wanted)))
     if session.packed and session.field_ttls is FieldTTLs.COUNTED:
         commands += [("OBJECT", "ENCODING", name) for name in names.values()]
-    told = len(commands)
-    if len(wanted) > 1:
-        commands += (("EXISTS", *names.values()), ("CLIENT", "INFO"))
+    told, several = len(commands), len(wanted) > 1
+    counts = several or parts[0] is not None  # HMGET can't tell a missing document
+    if counts:
+        commands.append(("EXISTS", *names.values()))
+    if several:
+        commands.append(("CLIENT", "INFO"))
     session.watching, session.armed = True, None
     settings.counters.add(round_trips=1)
-    timeout = min(settings.timeout, settings.retry.deadline)
     replies = yield Send(channel, commands, timeout, _asked(session))
     kept = replies[asked]
     if (
-        replies[read - 1] != b"OK"
+        replies[:read].count(b"OK") < read
         or type(kept) is not list
         or kept[0] is None  # the token is gone
         or kept.count(None) < len(wanted)  # it is another's turn
@@ -154,7 +160,10 @@ def first_read(
         first = FirstRead(signature, spares, names, microseconds(replies[-2]))
     except (ReplyError, CodecError):
         return None
-    return first if len(wanted) == 1 or _is_of_one_moment(spares, *replies[told : told + 2]) else None
+    if counts and replies[told] != sum(spare.existed for spare in spares.values()):
+        return None
+    # Each was read by a command of its own: unchanged until the last one was read, they are from one moment.
+    return first if not several or is_clean(replies[told + 1]) else None
 
 
 def _serves(session: Session) -> bool:
@@ -163,6 +172,7 @@ def _serves(session: Session) -> bool:
         session.token_set
         and session.role is not None
         and session.flags
+        and (session.packed or session.calm)
         and session.field_ttls is not FieldTTLs.UNCOUNTED
     )
 
@@ -181,7 +191,8 @@ def _is_calm(session: Session, told: Sequence[object]) -> bool:
     if not told:
         return True
     if not session.packed:
-        return not has_volatile_fields(told[0])
+        session.calm = not has_volatile_fields(told[0])
+        return session.calm
     for encoding in told:
         if encoding not in _CALM:
             session.packed, session.asked = False, NOTHING  # from now on by INFO, which tells of all
@@ -189,22 +200,21 @@ def _is_calm(session: Session, told: Sequence[object]) -> bool:
     return True
 
 
-def _is_of_one_moment(spares: dict[str, Record], existing: object, info: object) -> bool:
-    """Whether several documents, each read by a command of its own, were unchanged until the last one was read."""
-    return is_clean(info) and existing == sum(spare.existed for spare in spares.values())
-
-
 def _partial(key: str, names: Sequence[bytes], reply: object, fields: Sequence[str] | None) -> Record:
-    """The document as read in part.
+    """The document as read in part; one of which there is nothing counts as missing.
 
     Raises:
-        ReplyError: it was not, or can't be told from a missing one.
+        ReplyError: it was not.
         CodecError: its version is none.
     """
-    raw = dict(zip(names, reply, strict=True)) if type(reply) is list else {}
-    if raw.get(VERSION_FIELD) is None:
-        raise ReplyError("TXSTATE there is no version")
-    return Record.read(key, raw, fields, whole=False)
+    if type(reply) is not list:
+        raise ReplyError(f"TXSTATE HMGET answered {reply!r}")
+    if reply.count(None) < len(reply):
+        return Record.read(key, dict(zip(names, reply, strict=True)), fields, whole=False)
+    record = Record(key)
+    record.load(exists=False, fields={}, whole=False)
+    record.asked = fields
+    return record
 
 
 def _whole(key: str, raw: dict[bytes, bytes | None]) -> Record:

@@ -130,12 +130,13 @@ class Batch(ABC):
         """
 
     def asks_for_field_ttls(self, replies: Sequence[object]) -> bool:
-        """Whether any document that was read could have fields which expire one by one."""
+        """Whether any document that was read could have fields which expire one by one. The session takes note of it."""
         if self.session.field_ttls is FieldTTLs.NONE:
             return False
         if "keyspace" not in self._marks:
             return self.session.field_ttls is FieldTTLs.UNCOUNTED
-        return has_volatile_fields(replies[self._marks["keyspace"]])
+        self.session.calm = not has_volatile_fields(replies[self._marks["keyspace"]])
+        return not self.session.calm
 
     def _mark(self, name: str, *command: bytes | str) -> None:
         self._marks[name] = len(self.commands)

@@ -74,6 +74,7 @@ class Session:
         role: the command that tells whether the server is a primary; None if none is allowed.
         field_ttls: see `FieldTTLs`.
         packed: whether the encodings of documents that are read for the first time have shown so far that none does.
+        calm: whether the last count of documents with such fields, if one was needed, was 0.
         loose: signatures of transactions whose documents have encodings that do not show that no field expires.
         fresh: until when the expiry of its token need not be set again, by the settings' clock.
         lasts: for how long that was set, as it was sent.
@@ -94,6 +95,7 @@ class Session:
     __slots__ = (
         "armed",
         "asked",
+        "calm",
         "claim",
         "commits",
         "entry",
@@ -129,7 +131,7 @@ class Session:
         self.flags = False
         self.role: Command | None = None
         self.field_ttls = FieldTTLs.NONE
-        self.packed = True
+        self.packed = self.calm = True
         self.loose: set[Hashable] = set()
         self.fresh, self.lasts = 0.0, b""
         self.armed: Armed | None = None

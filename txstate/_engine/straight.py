@@ -125,7 +125,8 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
     try:
         tail: Any  # what arms the socket, or the first read that stands for it where nothing does
         if cold:
-            first = yield from first_read(settings, channel, signature, wanted)
+            timeout = min(settings.timeout, settings.retry.deadline)
+            first = yield from first_read(settings, channel, signature, wanted, timeout)
             if first is None:
                 raise _UnusualError
             armed = tail = first

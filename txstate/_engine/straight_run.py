@@ -78,6 +78,7 @@ def run(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs a 
             left, proof = attempt.deadline - settings.clock(), read_set.proof
             if left > 0 and writes and at.token_error is None:
                 number, turn = at.next_id(), read_set.turn
+                at.lasts = settings.token_ttl
                 commands: list[Command] = [MULTI, ("SET", at.token, number, "EX", settings.token_ttl)]
                 commands += commands_of(attempt, writes)
                 # After the commands: nothing is read ahead that they show to be large.
