@@ -306,24 +306,27 @@ def test_how_the_server_stores_a_document_costs_one_round_trip_once(
         assert store.stats().connections == 1
 
 
-@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("told", ["by its encoding", "by INFO", "by INFO before"])
 @pytest.mark.parametrize("server", ["valkey9", "redis8"], indirect=True)
 def test_a_field_that_expires_meanwhile_is_a_conflict(
-    server: ServerHandle, admin: redis.Redis, *, large: bool
+    server: ServerHandle, admin: redis.Redis, told: str
 ) -> None:
     """WATCH does not see it."""
-    admin.hset("large", "text", f'"{"x" * 300}"')
-    admin.hset("doc", mapping={"n": 1, "lease": 5})
-    admin.hpexpire("doc", SOON, "lease")
 
     def renew(doc: Doc) -> None:
         doc["renewed"] = doc.get("lease", 0)
         eventually(lambda: not admin.hexists("doc", "lease"))
 
+    admin.hset("doc", mapping={"n": 1, "lease": 5})
+    admin.hset("large", "text", f'"{"x" * 300}"')
+    admin.hset("leased", "lease", 1)
+    if told == "by INFO before":
+        admin.hpexpire("leased", 60_000, "lease")
     with Store(server.url) as store:
         store.put("another", {})
-        if large:
+        if told != "by its encoding":
             store.update("large", add_one)
+        admin.hpexpire("doc", SOON, "lease")
         assert store.update("doc", renew) == {"n": 1, "renewed": 0}
         assert store.stats().conflicts == 1
 
