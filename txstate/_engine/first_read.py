@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from txstate._codec import VERSION_FIELD, decode_version
-from txstate._docs import Record, Stored
+from txstate._docs import Record
 from txstate._effects import NOTHING, Constant, ReplyError, Send
 from txstate._engine.armed import FEW, PACKED, Armed, names_of, signature_of
 from txstate._engine.claims import claim_names
@@ -154,8 +153,8 @@ def first_read(
         return None
     try:
         spares = {
-            key: _whole(key, pairs(raw)) if part is None else _partial(key, part, raw, wanted[key])
-            for key, part, raw in zip(wanted, parts, replies[read:asked], strict=True)
+            key: _record(key, part, reply, wanted[key])
+            for key, part, reply in zip(wanted, parts, replies[read:asked], strict=True)
         }
         first = FirstRead(signature, spares, names, microseconds(replies[-2]))
     except (ReplyError, CodecError):
@@ -200,32 +199,22 @@ def _is_calm(session: Session, told: Sequence[object]) -> bool:
     return True
 
 
-def _partial(key: str, names: Sequence[bytes], reply: object, fields: Sequence[str] | None) -> Record:
-    """The document as read in part; one of which there is nothing counts as missing.
+def _record(key: str, part: Sequence[bytes] | None, reply: object, fields: Sequence[str] | None) -> Record:
+    """The document as read; one of which there is nothing counts as missing.
 
     Raises:
         ReplyError: it was not.
         CodecError: its version is none.
     """
-    if type(reply) is not list:
+    if part is None:
+        raw = pairs(reply)
+    elif type(reply) is list:
+        raw = dict(zip(part, reply, strict=True)) if reply.count(None) < len(reply) else {}
+    else:
         raise ReplyError(f"TXSTATE HMGET answered {reply!r}")
-    if reply.count(None) < len(reply):
-        return Record.read(key, dict(zip(names, reply, strict=True)), fields, whole=False)
+    if raw:
+        return Record.read(key, raw, fields, whole=part is None)
     record = Record(key)
     record.load(exists=False, fields={}, whole=False)
     record.asked = fields
-    return record
-
-
-def _whole(key: str, raw: dict[bytes, bytes | None]) -> Record:
-    """The document as read.
-
-    Raises:
-        CodecError: its version is none.
-    """
-    version = raw.get(VERSION_FIELD)
-    if version is not None:
-        return Stored(key, raw, decode_version(version, key=key))
-    record = Record(key)
-    record.load(exists=bool(raw), fields=raw, whole=True)
     return record
