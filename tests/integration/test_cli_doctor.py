@@ -20,7 +20,7 @@ from support.users import change_rights, url_of
 from support.wire import eventually
 
 from txstate._engine.slots import slot_of
-from txstate.cli import _probe
+from txstate.cli._doctor import probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -415,5 +415,5 @@ def failed_slots(cluster: Cluster, node: ServerHandle) -> int:
 
 def test_p8_says_that_a_clock_is_off(valkey9: ServerHandle, monkeypatch: pytest.MonkeyPatch) -> None:
     ahead = SimpleNamespace(time=lambda: time.time() + 7200, perf_counter=time.perf_counter)
-    monkeypatch.setattr(_probe, "time", ahead)
+    monkeypatch.setattr(probe, "time", ahead)
     assert "7,200 s behind this machine's" in standing(valkey9.url, "P8")[1]

@@ -14,14 +14,14 @@ from unittest.mock import patch
 import pytest
 import redis
 
-from txstate.cli import _stress
-from txstate.cli._contenders import Name
-from txstate.cli._contest import Plan, Result
-from txstate.cli._crew import Crew
 from txstate.cli._options import CommandError
-from txstate.cli._tally import Tally
-from txstate.cli._worker import Job
-from txstate.cli._workloads import Workload
+from txstate.cli._stress import command as stress_command
+from txstate.cli._stress.contenders import Name
+from txstate.cli._stress.contest import Plan, Result
+from txstate.cli._stress.crew import Crew
+from txstate.cli._stress.tally import Tally
+from txstate.cli._stress.worker import Job
+from txstate.cli._stress.workloads import Workload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -252,9 +252,11 @@ def test_what_a_server_had_not_saved_when_it_was_restarted_is_no_bug_of_ours() -
         faults=False,
     )
     said: list[str] = []
-    with patch.object(_stress, "say", said.append):
+    with patch.object(stress_command, "say", said.append):
         assert (
-            _stress._judge(plan, result, restarted=True) == _stress._judge(plan, result, restarted=False) == 1
+            stress_command._judge(plan, result, restarted=True)
+            == stress_command._judge(plan, result, restarted=False)
+            == 1
         )
     assert "the server was restarted" in said[0]
     assert "please report this" in said[1]

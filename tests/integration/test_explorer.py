@@ -30,18 +30,18 @@ from txstate.testing import (
     Outcome,
     Report,
     ScheduleDiverged,
-    _run,
     explore,
     replay,
     schedules,
 )
+from txstate.testing._explorer import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from support.servers import ServerHandle, StartServer
 
-    from txstate.testing._schedule import Drawn
+    from txstate.testing._explorer.schedule import Drawn
 
 
 def naive(store: Store, by: int = 1) -> None:
@@ -291,7 +291,7 @@ def test_a_transaction_that_does_not_end_is_a_violation(valkey9: ServerHandle) -
 def test_a_transaction_that_waits_for_another_one_is_told(
     valkey9: ServerHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_run, "_PATIENCE", 0.2)
+    monkeypatch.setattr(run, "_PATIENCE", 0.2)
     never = threading.Event()
 
     def wait(store: Store) -> None:

@@ -33,7 +33,7 @@ from txstate.testing import (
     Late,
     ReplyError,
 )
-from txstate.testing._resp import Scanner
+from txstate.testing._proxy.resp import Scanner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -30,7 +30,7 @@ from txstate._engine.outcome import Committed, Conflict, Outage, verdict
 from txstate._engine.readset import FlaggedBatch, ReadSet
 from txstate._engine.writeset import write_set
 from txstate.resolution import Resolution
-from txstate.testing._driver import Channel
+from txstate.testing._explorer.driver import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

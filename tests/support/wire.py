@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from txstate.testing import Cut, FaultProxy
-from txstate.testing._resp import Scanner, value_of
+from txstate.testing._proxy.resp import Scanner, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

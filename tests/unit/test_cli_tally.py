@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from txstate.cli._contenders import Notes
-from txstate.cli._tally import ROOT, Cell, Fate, Log, Tally, Write, count
-from txstate.cli._workloads import Workload, cells, documents, operation, total
+from txstate.cli._stress.contenders import Notes
+from txstate.cli._stress.tally import ROOT, Cell, Fate, Log, Tally, Write, count
+from txstate.cli._stress.workloads import Workload, cells, documents, operation, total
 
 
 def tally(**changed: int) -> Tally:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from txstate.cli._facts import Facts, Replica, Sentinels
-from txstate.cli._judge import judge, judge_all
-from txstate.cli._standing import Standing, Verdict
-from txstate.cli._trial import Waited
+from txstate.cli._doctor.facts import Facts, Replica, Sentinels
+from txstate.cli._doctor.judge import judge, judge_all
+from txstate.cli._doctor.standing import Standing, Verdict
+from txstate.cli._doctor.trial import Waited
 
 REPLICA = Replica(address="h:1", state="online")
 GOOD = Facts(

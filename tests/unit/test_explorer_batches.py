@@ -7,7 +7,7 @@ import pytest
 from txstate._effects import ReplyError
 from txstate._engine.guarded import guarded_write
 from txstate._engine.reads import FieldTTLsRead
-from txstate.testing._batches import Batch, Kind, documents_in
+from txstate.testing._explorer.batches import Batch, Kind, documents_in
 
 TOKEN = b"__txstate__:token:1"
 CLAIM = b"__txstate__:claim:k"

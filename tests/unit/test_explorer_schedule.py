@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from txstate import UsageError
 from txstate.testing import Schedule, ScheduleDiverged
-from txstate.testing._schedule import DELIVER, ByNumbers, Choice, Drawn, Exhaustive, Guide, Scripted
+from txstate.testing._explorer.schedule import DELIVER, ByNumbers, Choice, Drawn, Exhaustive, Guide, Scripted
 
 ZERO, ONE = Choice(0), Choice(1)
 

@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from txstate.testing import _cycles, _graph
-from txstate.testing._anomalies import LEVELS, ORDERS
-from txstate.testing._cycles import find_cycles
-from txstate.testing._graph import Graph
-from txstate.testing._observed import parse
-from txstate.testing._orders import connect_processes, connect_real_time
-from txstate.testing._versions import connect
+from txstate.testing._history import cycles
+from txstate.testing._history import graph as graphs
+from txstate.testing._history.anomalies import LEVELS, ORDERS
+from txstate.testing._history.cycles import find_cycles
+from txstate.testing._history.graph import Graph
+from txstate.testing._history.observed import parse
+from txstate.testing._history.orders import connect_processes, connect_real_time
+from txstate.testing._history.versions import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from txstate.testing._anomalies import EdgeKind
-    from txstate.testing._cycles import FoundCycle
+    from txstate.testing._history.anomalies import EdgeKind
+    from txstate.testing._history.cycles import FoundCycle
 
 KINDS: tuple[EdgeKind, ...] = ("ww", "wr", "rw", "process", "realtime")
 
@@ -176,7 +177,7 @@ def check(graph: Graph, found: list[FoundCycle]) -> None:
 
 @pytest.mark.parametrize("hub", [0, 4])
 def test_cycles_against_all_simple_cycles(hub: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_graph, "_WORTH_A_HUB", hub)
+    monkeypatch.setattr(graphs, "_WORTH_A_HUB", hub)
     seen = set()
     for seed in range(2000):
         graph = random_graph(random.Random(seed))
@@ -196,7 +197,7 @@ def test_the_shortest_cycle_of_a_component_is_found() -> None:
 def test_without_effort_each_component_still_shows_a_rightly_named_cycle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_cycles, "_EFFORT", 0)
+    monkeypatch.setattr(cycles, "_EFFORT", 0)
     for seed in range(1000):
         graph = random_graph(random.Random(seed))
         found = list(find_cycles(graph))
@@ -227,7 +228,7 @@ def test_each_name_shows_its_own_shortest_cycle() -> None:
 
 
 def test_without_effort_the_weakest_level_is_still_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cycles, "_EFFORT", 0)
+    monkeypatch.setattr(cycles, "_EFFORT", 0)
     graph = Graph(300)
     graph.add("rw", 0, 1)
     graph.add("rw", 1, 0)

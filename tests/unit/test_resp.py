@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from txstate.testing import ReplyError
-from txstate.testing._resp import ProtocolError, Scanner, command_of, value_of
+from txstate.testing._proxy.resp import ProtocolError, Scanner, command_of, value_of
 
 
 @pytest.mark.parametrize(

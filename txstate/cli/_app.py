@@ -8,11 +8,11 @@ from typing import Annotated, NoReturn
 import typer
 
 import txstate
-from txstate.cli._doctor import doctor
+from txstate.cli._doctor.command import doctor
 from txstate.cli._documents import delete, get, put
 from txstate.cli._edit import edit
 from txstate.cli._options import CommandError, Common, say
-from txstate.cli._stress import stress
+from txstate.cli._stress.command import stress
 
 app = typer.Typer(
     name="txstate",

@@ -5,9 +5,11 @@
 `explore` runs transactions in every order of their round trips, with faults in between; `replay` plays one again.
 """
 
-from txstate.testing._coverage import REACHED
-from txstate.testing._endpoint import Cut
-from txstate.testing._faults import (
+from txstate.testing._explorer.coverage import REACHED
+from txstate.testing._explorer.report import InvariantViolated, Outcome, Report, Violation
+from txstate.testing._explorer.schedule import Drawn, Schedule, ScheduleDiverged
+from txstate.testing._proxy.endpoint import Cut
+from txstate.testing._proxy.faults import (
     Action,
     Command,
     CutReply,
@@ -20,11 +22,9 @@ from txstate.testing._faults import (
     HoldRequest,
     Late,
 )
-from txstate.testing._random import RandomCuts
-from txstate.testing._report import InvariantViolated, Outcome, Report, Violation
-from txstate.testing._resp import ReplyError
-from txstate.testing._rules import Held, Rule
-from txstate.testing._schedule import Drawn, Schedule, ScheduleDiverged
+from txstate.testing._proxy.random_cuts import RandomCuts
+from txstate.testing._proxy.resp import ReplyError
+from txstate.testing._proxy.rules import Held, Rule
 from txstate.testing.explorer import FAULTS, explore, replay, schedules
 from txstate.testing.history import (
     Cycle,

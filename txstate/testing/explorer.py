@@ -2,7 +2,7 @@
 
 The server runs one batch at a time, so the order in which requests reach it is the only thing that chance decides.
 Here it is chosen instead: schedule after schedule, depth first, or as drawn by Hypothesis. What a schedule is stands in
-`_schedule`, how one is played in `_run`, what can go wrong in `_mishaps`, and what is reported in `_report`.
+`_explorer.schedule`, how one is played in `run`, what can go wrong in `mishaps`, and what is reported in `report`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import traceback
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from txstate.errors import UsageError
-from txstate.testing._actor import Actor, Process
-from txstate.testing._coverage import Coverage
-from txstate.testing._mishaps import INSIDE, MISHAPS, Mishap, outsider
-from txstate.testing._report import Report, Violation
-from txstate.testing._run import Bounds, Endless, Run
-from txstate.testing._schedule import (
+from txstate.testing._explorer.actor import Actor, Process
+from txstate.testing._explorer.coverage import Coverage
+from txstate.testing._explorer.mishaps import INSIDE, MISHAPS, Mishap, outsider
+from txstate.testing._explorer.report import Report, Violation
+from txstate.testing._explorer.run import Bounds, Endless, Run
+from txstate.testing._explorer.schedule import (
     DELIVER,
     ByNumbers,
     Drawn,
@@ -27,8 +27,8 @@ from txstate.testing._schedule import (
     ScheduleDiverged,
     Scripted,
 )
-from txstate.testing._stage import HasUrl, NotYet, Stage
-from txstate.testing._timeline import Timeline
+from txstate.testing._explorer.stage import HasUrl, NotYet, Stage
+from txstate.testing._explorer.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
     from txstate.store import Store
-    from txstate.testing._schedule import Guide
+    from txstate.testing._explorer.schedule import Guide
 
     Transaction: TypeAlias = Callable[[Any], Any]
     Setup: TypeAlias = Callable[[Store], object]

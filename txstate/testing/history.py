@@ -13,18 +13,18 @@ import dataclasses
 import enum
 from typing import TYPE_CHECKING, Any, Final
 
-from txstate.testing._anomalies import NAMES, Cycle, Edge, Evidence, Finding
-from txstate.testing._cycles import find_cycles
-from txstate.testing._graph import Graph
-from txstate.testing._observed import Read, parse
-from txstate.testing._orders import connect_processes, connect_real_time
-from txstate.testing._versions import connect
+from txstate.testing._history.anomalies import NAMES, Cycle, Edge, Evidence, Finding
+from txstate.testing._history.cycles import find_cycles
+from txstate.testing._history.graph import Graph
+from txstate.testing._history.observed import Read, parse
+from txstate.testing._history.orders import connect_processes, connect_real_time
+from txstate.testing._history.versions import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from txstate.testing._graph import Arc
-    from txstate.testing._observed import History
+    from txstate.testing._history.graph import Arc
+    from txstate.testing._history.observed import History
 
 __all__ = [
     "Cycle",

@@ -1,6 +1,6 @@
 """A proxy that breaks connections to Redis or Valkey on purpose, at a chosen command or byte.
 
-Owns the listening sockets and what a test can order. How a connection carries it out is `_connection`'s business.
+Owns the listening sockets and what a test can order. How a connection carries it out is `_proxy.connection`'s business.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import time
 from typing import TYPE_CHECKING, Final, Self
 
 from txstate.errors import UsageError
-from txstate.testing._address import bind, parse, release
-from txstate.testing._connection import Connection
-from txstate.testing._endpoint import Cut
-from txstate.testing._faults import CutReply, CutRequest, Delay, DropReply, DropRequest, Event, Late
-from txstate.testing._loop import Loop
-from txstate.testing._random import RandomCuts
-from txstate.testing._rules import Armed, Rule
-from txstate.testing._script import Script
+from txstate.testing._proxy.address import bind, parse, release
+from txstate.testing._proxy.connection import Connection
+from txstate.testing._proxy.endpoint import Cut
+from txstate.testing._proxy.faults import CutReply, CutRequest, Delay, DropReply, DropRequest, Event, Late
+from txstate.testing._proxy.loop import Loop
+from txstate.testing._proxy.random_cuts import RandomCuts
+from txstate.testing._proxy.rules import Armed, Rule
+from txstate.testing._proxy.script import Script
 
 if TYPE_CHECKING:
     import random
     import types
     from collections.abc import Callable, Sequence
 
-    from txstate.testing._address import Address
-    from txstate.testing._faults import Action, Command
+    from txstate.testing._proxy.address import Address
+    from txstate.testing._proxy.faults import Action, Command
 
 _BACKLOG: Final = 512
 _CUTS: Final = (DropReply(Cut.FIN), DropReply(Cut.RST), CutReply(1), DropRequest(Cut.FIN), Late(Cut.RST))
