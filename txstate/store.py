@@ -46,7 +46,8 @@ class Store(StoreBase[SyncDriver]):
     """Documents on a Redis or Valkey server, changed by transactions. Thread-safe, fork-safe, picklable.
 
     The constructor's arguments are documented there; an embedded server is started by it. Pickled, a store is opened
-    anew on the same data in the other process.
+    anew on the same data in the other process. One that is dropped without `close()` lets go of its connections, and of its
+    embedded server with a `ResourceWarning`, when the garbage collector finds it: as files do, but not at once.
     """
 
     _asynchronous = False
@@ -335,7 +336,8 @@ class AsyncStore(StoreBase[AsyncDriver]):
         """Run a coroutine function as a transaction, until an attempt of it commits. See `Store.run`.
 
         Cancelling it leaves nothing applied, unless the `CancelledError` has a `CommitUnknown` as its cause, whose
-        `.known` says what was found out.
+        `.known` says what was found out. A `StopIteration` of the function is the cause of a `RuntimeError`, here as in
+        `update`: Python lets none out of a coroutine.
         """
         result: R = await self._transact(_awaited, (await self._driver(), function, args, kwargs))
         return result

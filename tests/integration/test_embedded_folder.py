@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import pytest
 import redis
 
 from txstate import embedded
-from txstate.embedded import guard, home
+from txstate.embedded import guard, home, lease
 from txstate.errors import StoreUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -411,6 +412,51 @@ def test_a_forked_child_shares_the_lease(folder: Path) -> None:
     os.close(write)
     os.waitpid(child, 0)
     wait_for(lambda: not is_alive(pid))
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_a_server_that_nobody_closed_is_given_up_with_a_warning(folder: Path, *, private: bool) -> None:
+    server = embedded.open_private() if private else embedded.open_folder(folder)
+    pid = server_pid(server)
+    with pytest.warns(ResourceWarning, match="was not closed: use `with`, or close"):
+        del server
+    wait_for(lambda: not is_alive(pid))
+
+
+def test_giving_up_a_server_that_nobody_closed_waits_for_nobody(folder: Path) -> None:
+    """Who forks has the lock, and may wait in turn for a lock of the thread in which the garbage collector came."""
+    server = [embedded.open_folder(folder)]
+    pid = server_pid(server[0])
+    dropping = threading.Thread(target=server.clear)
+    with warnings.catch_warnings(action="ignore"), lease._forking:
+        dropping.start()
+        dropping.join(10)
+        waits = dropping.is_alive()
+    dropping.join()
+    assert not waits
+    wait_for(lambda: not is_alive(pid))
+
+
+def test_a_child_that_forgets_what_it_inherited_leaves_it_to_its_parent(folder: Path) -> None:
+    inherited = [embedded.open_folder(folder), embedded.open_private()]
+    child = os.fork()
+    if child == 0:
+        code = -1
+        try:
+            another = os.open(os.devnull, os.O_RDONLY)  # by the number that the private lease had
+            with warnings.catch_warnings(record=True, action="always") as told:
+                inherited.clear()
+            os.fstat(another)
+            code = len(told)
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1, (
+        "its lease on the folder, and nothing else"
+    )
+    time.sleep(0.3)  # what would be wrong is an end that comes by itself
+    for server in inherited:
+        assert answers(server)
+        server.close()
 
 
 def test_a_signal_to_the_openers_group_is_not_for_the_server(folder: Path) -> None:

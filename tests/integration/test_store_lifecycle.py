@@ -405,6 +405,33 @@ def test_an_async_store_starts_its_server_when_it_is_awaited() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("kind", [Store, AsyncStore])
+def test_a_store_that_nobody_closed_leaves_its_server(kind: type[Store | AsyncStore], tmp_path: Path) -> None:
+    def forget() -> Path:
+        store = kind(tmp_path / "state")
+        if isinstance(store, AsyncStore):
+            asyncio.run(store.__aenter__())  # without a connection, of which redis-py would warn as well
+        else:
+            store.put("k", {"n": 1})
+        return Path(store.url.removeprefix("unix://"))
+
+    socket = forget()
+    with pytest.warns(ResourceWarning, match="state was not closed"):
+        gc.collect()
+    eventually(lambda: not socket.exists())
+    with Store(tmp_path / "state") as again:
+        assert n_of(again) == (1 if kind is Store else None)
+
+
+def test_a_view_keeps_its_stores_server() -> None:
+    view = Store().options(namespace="a:")
+    gc.collect()
+    view.put("k", {"n": 1})
+    del view
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        gc.collect()
+
+
 def test_a_folder_is_shared_and_durable(tmp_path: Path) -> None:
     with Store(tmp_path / "state") as store, Store(str(tmp_path / "state")) as same:
         store.put("k", {"n": 1})
@@ -1015,6 +1042,38 @@ def test_a_function_s_stop_iteration_comes_out_as_itself(store: Store, *, repeat
 
     with pytest.raises(RuntimeError, match="generator raised StopIteration"):
         store.update("k", in_a_generator)
+
+
+@pytest.mark.parametrize("stop", [StopIteration("nobody"), StopAsyncIteration("nobody")])
+def test_what_a_coroutine_can_not_raise_is_the_cause_of_what_it_raises(
+    valkey9: ServerHandle, stop: Exception
+) -> None:
+    """Python makes a `RuntimeError` of the `StopIteration` that leaves a coroutine; `StopAsyncIteration` may."""
+
+    def change(doc: Doc) -> None:
+        doc["n"] = 100
+        raise stop
+
+    async def function(tx: AsyncTx) -> None:
+        change(await tx.get("k"))
+
+    async def scenario() -> None:
+        async with AsyncStore(valkey9.unix_url) as store:
+            before = await store.put("k", {"n": 1})
+            for _ in range(4):  # the first by a first read, the others by what their connection is armed with
+                for call in (lambda: store.update("k", change), lambda: store.run(function)):
+                    with pytest.raises((RuntimeError, StopAsyncIteration)) as caught:
+                        await call()
+                    raised = caught.value
+                    assert (raised.__cause__ if isinstance(raised, RuntimeError) else raised) is stop
+                assert await store.get("k") == before
+                before = await store.update("k", add_one)
+            crowd = [store.update("k", change if i % 2 else add_one) for i in range(20)]
+            results = await asyncio.gather(*crowd, return_exceptions=True)
+            assert sum(isinstance(result, Exception) for result in results) == 10
+            assert await store.get("k") == {"n": before["n"] + 10}
+
+    asyncio.run(scenario())
 
 
 def test_update_takes_plain_functions_in_both_twins(valkey9: ServerHandle, store: Store) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import os
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote
@@ -43,7 +44,8 @@ class EmbeddedServer:
     """One process's lease on an embedded server; made by `open_private` and `open_folder`.
 
     May be used from any thread. A forked child shares the lease on a folder: the server runs until both have closed
-    it or ended. The lease on a private server stays with the process that opened it.
+    it or ended. The lease on a private server stays with the process that opened it. One that nobody refers to any more
+    is given up by the garbage collector, which does not wait for the server, with a `ResourceWarning`.
     """
 
     def __init__(self, home: Home, *, fsync: Fsync = "everysec", timeout: float) -> None:
@@ -51,7 +53,8 @@ class EmbeddedServer:
         self._fsync = fsync
         self._process = os.getpid()
         self._address = ""
-        self._lease = [self._take_lease(timeout)]
+        self._lease: list[int] = []
+        self._lease.append(self._take_lease(timeout))
         try:
             self._reach_server(timeout)
         except BaseException:
@@ -76,6 +79,19 @@ class EmbeddedServer:
         """
         if self._give_up_lease():
             self._settle()
+
+    def __del__(self) -> None:
+        # It interrupts any thread, anywhere, so it waits for nobody. Not for who forks either, who may wait in turn for
+        # a lock that this thread holds (logging's, for one): a child born between these two lines keeps the lease.
+        if (lease := self._own_lease()) is not None:
+            _private_leases.discard(lease)
+            os.close(lease)
+            warnings.warn(
+                f"the embedded server of {self._home.folder} was not closed: use `with`, or close()",
+                ResourceWarning,
+                source=self,
+                stacklevel=1,
+            )
 
     def revive(self, timeout: float = 10.0) -> None:
         """Make sure that a folder's server runs, for a caller that can't connect to it any more.
@@ -156,16 +172,20 @@ class EmbeddedServer:
 
     def _give_up_lease(self) -> bool:
         """Close the lease; False when it was closed before, or is another process's."""
-        try:
-            lease = self._lease.pop()
-        except IndexError:
-            return False
-        if self._home.private and os.getpid() != self._process:
-            return False
         with _forking:
+            if (lease := self._own_lease()) is None:
+                return False
             _private_leases.discard(lease)
             os.close(lease)
         return True
+
+    def _own_lease(self) -> int | None:
+        """Take the lease out, to be closed; None when it was closed before, or is another process's."""
+        try:
+            lease = self._lease.pop()
+        except IndexError:
+            return None
+        return None if self._home.private and os.getpid() != self._process else lease
 
     def _settle(self) -> None:
         """Wait for what the guard does when the last lease ends, and do it for a guard that was killed."""
