@@ -24,7 +24,6 @@ from txstate import CommitUnknown, Store, TxStateError
 from txstate._engine.relay import Relay
 
 if TYPE_CHECKING:
-    import types
     from collections.abc import Callable, Sequence
 
     from support.twins import Twin
@@ -69,12 +68,7 @@ class Hammers:
             self._go(worker)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.kill()
             worker.communicate()

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    import types
     from collections.abc import Mapping
 
 S = TypeVar("S", bound="ServerHandle")
@@ -184,12 +183,7 @@ class ServerHandle:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -32,7 +32,6 @@ from txstate.testing._explorer.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from types import TracebackType
 
     from hypothesis.strategies import SearchStrategy
 
@@ -229,9 +228,7 @@ class _Explorer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         random.setstate(self._randomness)
         for actor in self.actors:
             actor.dismiss()

@@ -26,7 +26,6 @@ from txstate.testing._proxy.script import Script
 
 if TYPE_CHECKING:
     import random
-    import types
     from collections.abc import Callable, Sequence
 
     from txstate.testing._proxy.address import Address
@@ -267,12 +266,7 @@ class FaultProxy:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # From here on: the loop's thread only.

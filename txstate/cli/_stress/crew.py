@@ -17,7 +17,6 @@ from txstate.cli._options import CommandError
 from txstate.cli._stress.worker import Broken, Done, Go, Progress, Ready, serve
 
 if TYPE_CHECKING:
-    import types
     from collections.abc import Callable, Iterator, Sequence
 
     from txstate.cli._stress.worker import Job
@@ -60,12 +59,7 @@ class Crew:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._end()
 
     def run(

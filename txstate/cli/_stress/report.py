@@ -18,7 +18,6 @@ from rich.text import Text
 from txstate.cli._stress.contenders import Name
 
 if TYPE_CHECKING:
-    import types
     from collections.abc import Callable, Sequence
 
     from rich.console import Console
@@ -35,12 +34,7 @@ class Display(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def begin(self, name: Name) -> None:
         """This contender starts now."""
@@ -80,12 +74,7 @@ class Live:
         self._stack.enter_context(self._bars)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def begin(self, name: Name) -> None:
@@ -122,12 +111,7 @@ class Lines:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         pass
 
     def begin(self, name: Name) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Self
 from txstate.testing._proxy.rules import Armed
 
 if TYPE_CHECKING:
-    import types
     from collections.abc import Callable, Sequence
 
     from txstate.testing._proxy.faults import Action
@@ -60,12 +59,7 @@ class RandomCuts:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: types.TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _begin(self) -> None:
