@@ -44,22 +44,18 @@ def test_commits_cancelled_at_random_moments_are_applied_once_or_not_at_all_and_
         """The seconds of a commit that has to connect first, as they do after one that was cancelled."""
         started = time.perf_counter()
         async with AsyncStore(proxy.url) as store:
-            marker = witness.ledger.next_marker()
-            await witness.watch(asyncio.create_task(store.run(witness.ledger.append, marker)), marker)
+            await witness.commit(store)
         return time.perf_counter() - started
 
     async def main() -> Stats:
         async with AsyncStore(proxy.url, max_connections=2) as store:
             longest = 0.8 * statistics.median([await beginning() for _ in range(5)])
             for _ in range(rounds):
-                marker = witness.ledger.next_marker()
-                task = asyncio.create_task(store.run(witness.ledger.append, marker))
+                task, marker = witness.begin(store)
                 await asyncio.sleep(rng.uniform(0, longest))
                 task.cancel()
                 await witness.watch(task, marker)
-            marker = witness.ledger.next_marker()
-            await witness.watch(asyncio.create_task(store.run(witness.ledger.append, marker)), marker)
-            assert marker in witness.returned
+            assert await witness.commit(store) in witness.returned
             assert store.stats().in_doubt > 0
             assert witness.committed
             return store.stats()
@@ -88,14 +84,14 @@ def test_a_commit_cancelled_at_any_await_says_what_became_of_it_and_leaves_a_sou
         while spared < 3:  # how many awaits there are depends on how the replies come in
             async with AsyncStore(proxy.url, max_connections=1) as store:
                 if scene != "new connection":
-                    await commit_with(store)
+                    assert await witness.commit(store) in witness.returned
                 marker = witness.ledger.next_marker()
                 lost = proxy.inject(DropReply(), "EXEC", where=of_commit) if scene == "lost reply" else None
                 work = CancelledAt(awaits, store.run(append, marker), late=late)
                 await witness.watch(asyncio.create_task(work), marker)
                 if lost is not None:
                     lost.cancel()
-                await commit_with(store)
+                assert await witness.commit(store) in witness.returned
                 spared += marker in witness.returned
             awaits += 1
 
@@ -103,12 +99,6 @@ def test_a_commit_cancelled_at_any_await_says_what_became_of_it_and_leaves_a_sou
         await witness.ledger.append(tx, marker)
         if scene == "conflict" and tx.attempt == 1:
             admin.hset(witness.ledger.keys[0], "other", "1")
-
-    async def commit_with(store: AsyncStore) -> None:
-        marker = witness.ledger.next_marker()
-        await store.run(witness.ledger.append, marker)
-        witness.ledger.acknowledge(marker)
-        witness.returned.add(marker)
 
     with FaultProxy(server.url) as proxy, client_of(server.unix_url) as admin:
         asyncio.run(main())
@@ -127,8 +117,7 @@ def test_many_tasks_cancelled_at_random_moments_leave_a_sound_pool(
     witness, rng = Witness(Ledger(server)), random.Random(3)
 
     async def one(store: AsyncStore) -> None:
-        marker = witness.ledger.next_marker()
-        task = asyncio.create_task(store.run(witness.ledger.append, marker))
+        task, marker = witness.begin(store)
         await asyncio.sleep(rng.uniform(0, 0.05))
         task.cancel()
         await witness.watch(task, marker)
@@ -138,9 +127,7 @@ def test_many_tasks_cancelled_at_random_moments_leave_a_sound_pool(
             for _ in range(10):
                 await asyncio.gather(*(one(store) for _ in range(15)))
             for _ in range(4):
-                marker = witness.ledger.next_marker()
-                await witness.watch(asyncio.create_task(store.run(witness.ledger.append, marker)), marker)
-                assert marker in witness.returned
+                assert await witness.commit(store) in witness.returned
             return store.stats()
 
     stats = asyncio.run(main())
@@ -161,8 +148,7 @@ def test_a_commit_cancelled_in_doubt_says_what_became_of_it(
         async with AsyncStore(proxy.url) as store:
             for _ in range(10):
                 rule = proxy.inject(HoldReply() if applied else HoldRequest(), "EXEC", where=of_commit)
-                marker = witness.ledger.next_marker()
-                task = asyncio.create_task(store.run(witness.ledger.append, marker))
+                task, marker = witness.begin(store)
                 await fired(rule)
                 task.cancel()
                 await witness.watch(task, marker)
@@ -189,8 +175,7 @@ def test_a_second_cancellation_does_not_cut_the_resolution_short(
         async with AsyncStore(proxy.url) as store:
             lost = proxy.inject(HoldReply(), "EXEC", where=of_commit)
             resolving = proxy.inject(HoldRequest(), "EXPIRE")
-            marker = witness.ledger.next_marker()
-            task = asyncio.create_task(store.run(witness.ledger.append, marker))
+            task, marker = witness.begin(store)
             await fired(lost)
             task.cancel()
             await fired(resolving)
@@ -255,8 +240,7 @@ def test_a_commit_cancelled_while_it_is_being_resolved_says_what_became_of_it(
             for _ in range(5):
                 proxy.inject(DropReply(Cut.RST), "EXEC", where=of_commit)
                 resolving = proxy.inject(HoldReply(), "EXPIRE")
-                marker = witness.ledger.next_marker()
-                task = asyncio.create_task(store.run(witness.ledger.append, marker))
+                task, marker = witness.begin(store)
                 await fired(resolving)
                 task.cancel()
                 await witness.watch(task, marker)
@@ -281,8 +265,7 @@ def test_a_cancelled_commit_does_not_wait_for_a_dead_server_beyond_one_timeout(
     async def main() -> Stats:
         async with AsyncStore(proxy.url, timeout=0.2, retry=Retry(deadline=60)) as store:
             held = proxy.inject(HoldReply(), "EXEC", where=of_commit)
-            marker = witness.ledger.next_marker()
-            task = asyncio.create_task(store.run(witness.ledger.append, marker))
+            task, marker = witness.begin(store)
             await fired(held)
             proxy.refuse()
             task.cancel()
@@ -341,10 +324,7 @@ def test_cancelled_while_waiting_for_a_connection_nothing_is_applied(
             asleep = asyncio.Event()
             holder = asyncio.create_task(store.run(sleep_for_ever, asleep))
             await asleep.wait()
-            waiting = []
-            for _ in range(5):
-                marker = witness.ledger.next_marker()
-                waiting.append((asyncio.create_task(store.run(witness.ledger.append, marker)), marker))
+            waiting = [witness.begin(store) for _ in range(5)]
             await asyncio.sleep(0.01)
             for task, marker in waiting[:4]:
                 task.cancel()
@@ -376,15 +356,13 @@ def test_cancelled_while_sleeping_between_attempts_nothing_is_applied(
     async def main() -> Stats:
         retry = Retry(wait=tenacity.wait_fixed(60), deadline=600, stop=tenacity.stop_never)
         async with AsyncStore(valkey9.url, retry=retry, max_connections=1) as store:
-            marker = witness.ledger.next_marker()
-            task = asyncio.create_task(store.run(conflicting, marker))
+            task, marker = witness.begin(store, conflicting)
             await until(lambda: store.stats().conflicts == 1)
             await asyncio.sleep(0.01)
             task.cancel()
             await witness.watch(task, marker)
             assert witness.innocent == {marker}
-            marker = witness.ledger.next_marker()
-            await witness.watch(asyncio.create_task(store.run(witness.ledger.append, marker)), marker)
+            await witness.commit(store)
             return store.stats()
 
     stats = asyncio.run(main())
@@ -410,20 +388,48 @@ def test_cancelled_in_on_commit_the_transaction_is_known_to_be_committed(
 
     async def main() -> Stats:
         async with AsyncStore(valkey9.url, max_connections=1) as store:
-            marker = witness.ledger.next_marker()
-            task = asyncio.create_task(store.run(body, marker))
+            task, marker = witness.begin(store, body)
             await called.wait()
             task.cancel()
             await witness.watch(task, marker)
             assert witness.committed == {marker}
-            marker = witness.ledger.next_marker()
-            await witness.watch(asyncio.create_task(store.run(witness.ledger.append, marker)), marker)
+            await witness.commit(store)
             return store.stats()
 
     stats = asyncio.run(main())
     witness.check()
     assert len(witness.returned) == 1
     figures(valkey9, witness.ledger, fired=witness.interrupted, resolved=stats)
+
+
+def test_a_function_that_runs_again_does_so_in_the_caller_s_task_and_can_be_cancelled(
+    valkey9: ServerHandle,
+) -> None:
+    """A conflict that shows while the function reads takes the attempt out of it, as an interruption would."""
+
+    async def main() -> None:
+        async with AsyncStore(valkey9.url) as store, AsyncStore(valkey9.url) as other:
+            waits, tasks = asyncio.Event(), set()
+
+            async def work(tx: AsyncTx) -> None:
+                tasks.add(asyncio.current_task())
+                doc = await tx.get("a")
+                if tx.attempt == 1:
+                    await asyncio.create_task(other.put("a", {"n": 1}))
+                await tx.get("b")
+                doc["done"] = True
+                waits.set()
+                await asyncio.sleep(2)
+
+            task = asyncio.create_task(store.run(work))
+            await waits.wait()
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled(), "its cancellation got lost"
+            assert tasks == {task}
+            assert await store.get("a") == {"n": 1}
+
+    asyncio.run(main())
 
 
 class CancelledAt(Coroutine[Any, Any, None]):
@@ -475,33 +481,3 @@ async def fired(rule: Rule) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     await asyncio.to_thread(eventually, condition)
-
-
-def test_a_function_that_runs_again_does_so_in_the_caller_s_task_and_can_be_cancelled(
-    valkey9: ServerHandle,
-) -> None:
-    """A conflict that shows while the function reads takes the attempt out of it, as an interruption would."""
-
-    async def main() -> None:
-        async with AsyncStore(valkey9.url) as store, AsyncStore(valkey9.url) as other:
-            waits, tasks = asyncio.Event(), set()
-
-            async def work(tx: AsyncTx) -> None:
-                tasks.add(asyncio.current_task())
-                doc = await tx.get("a")
-                if tx.attempt == 1:
-                    await asyncio.create_task(other.put("a", {"n": 1}))
-                await tx.get("b")
-                doc["done"] = True
-                waits.set()
-                await asyncio.sleep(2)
-
-            task = asyncio.create_task(store.run(work))
-            await waits.wait()
-            task.cancel()
-            await asyncio.wait([task])
-            assert task.cancelled(), "its cancellation got lost"
-            assert tasks == {task}
-            assert await store.get("a") == {"n": 1}
-
-    asyncio.run(main())

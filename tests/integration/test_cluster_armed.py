@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from txstate import AsyncTx
 
+pytestmark = pytest.mark.fault(number=21)
+
 SLOT = slot_of(TAG)
 PAIR = ("{bank}:a", "{bank}:b")
 
@@ -62,7 +64,6 @@ def armed(twin: Twin, keys: tuple[str, ...]) -> int:
     return found
 
 
-@pytest.mark.fault(number=21)
 @both_twins
 @pytest.mark.parametrize("keys", [PAIR[:1], PAIR], ids=["one document", "two"])
 def test_what_an_armed_connection_had_read_is_not_used_once_the_slot_was_elsewhere(
@@ -97,7 +98,6 @@ def test_what_an_armed_connection_had_read_is_not_used_once_the_slot_was_elsewhe
     )
 
 
-@pytest.mark.fault(number=21)
 @both_twins
 def test_nor_while_the_slot_is_half_way(kind: str, any_cluster: Cluster, figures: Figures) -> None:
     """The old owner still owns the slot, but the documents have left."""

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from txstate import Durability
 
+pytestmark = pytest.mark.fault(number=21)
+
 SLOT = slot_of(bank.TAG)
 
 
@@ -43,7 +45,6 @@ def shuttle(cluster: Cluster, moves: int, every: float) -> None:
         time.sleep(max(0.0, began + (number + 1) * every - time.monotonic()))
 
 
-@pytest.mark.fault(number=21)
 @pytest.mark.parametrize(
     ("cluster", "moves", "every", "clerks"),
     [("valkey9", 12, 0.4, 4), *(pytest.param(name, 60, 1.0, 8, marks=pytest.mark.soak) for name in BINARIES)],
@@ -70,7 +71,6 @@ def test_a_slot_moves_to_and_fro_under_transfers(
     figures(cluster.nodes[0], fired=min(moves, disrupted), tally=tally)
 
 
-@pytest.mark.fault(number=21)
 @pytest.mark.parametrize("durability", [None, Replicas(1, timeout=0.2)], ids=["by default", "Replicas(1)"])
 def test_a_primary_is_killed_and_its_replica_takes_over(
     any_cluster: Cluster, figures: Figures, request: pytest.FixtureRequest, durability: Durability | None
@@ -104,7 +104,6 @@ def accounts(cluster: Cluster) -> dict[str, dict[str, Any]]:
         return {key: dict(doc or {}) for key, doc in store.get_many(bank.ACCOUNTS).items()}
 
 
-@pytest.mark.fault(number=21)
 @both_twins
 @pytest.mark.parametrize("at_once", [False, True], ids=["key by key", "at once"])
 @pytest.mark.parametrize("delivered", ["before", "away", "back"])
@@ -159,7 +158,6 @@ async def add(tx: AsyncTx) -> None:
         doc.increment("n")
 
 
-@pytest.mark.fault(number=21)
 @both_twins
 def test_a_slot_in_the_middle_of_a_move(kind: str, any_cluster: Cluster, figures: Figures) -> None:
     """Documents that have moved are served by the target, which has to be asked; those that are split up, after it."""
@@ -205,7 +203,6 @@ def test_a_slot_in_the_middle_of_a_move(kind: str, any_cluster: Cluster, figures
         figures(here, fired=min(asked, waited), tally=Tally(attempted=6, acknowledged=6, applied=6))
 
 
-@pytest.mark.fault(number=21)
 @both_twins
 def test_nothing_is_left_where_a_slot_is_going_that_would_keep_it_from_moving(
     kind: str, any_cluster: Cluster, figures: Figures

@@ -272,8 +272,7 @@ def test_tasks_cancelled_at_random_moments_while_they_share_commits(server: Serv
     witness, rng = Witness(Ledger(server)), random.Random(11)
 
     async def one(store: AsyncStore, longest: float) -> None:
-        marker = witness.ledger.next_marker()
-        task = asyncio.create_task(store.run(witness.ledger.append, marker))
+        task, marker = witness.begin(store)
         await asyncio.sleep(rng.uniform(0, longest))
         task.cancel()
         await witness.watch(task, marker)
@@ -286,9 +285,7 @@ def test_tasks_cancelled_at_random_moments_while_they_share_commits(server: Serv
                 # A commit of several is three round trips, and those that wait have theirs behind it.
                 longest = 8 * (time.perf_counter() - started)
                 await asyncio.gather(*(one(store, longest) for _ in range(12)))
-            marker = witness.ledger.next_marker()
-            await witness.watch(asyncio.create_task(store.run(witness.ledger.append, marker)), marker)
-            assert marker in witness.returned
+            assert await witness.commit(store) in witness.returned
 
     with FaultProxy(server.url) as proxy:
         proxy.delay(requests=0.001, replies=0.001)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.faults import of_commit
+from support.faults import of_commit, proxied
 from support.ledger import Ledger
 from support.replication import Replication, stopped
 from support.servers import BINARIES, ServerMissingError
@@ -15,7 +15,7 @@ from support.wire import client_of
 
 from txstate import Fsync, NotDurable, Replicas, Store, UsageError
 from txstate._engine.slots import slot_of
-from txstate.testing import DropReply, FaultProxy, HoldReply
+from txstate.testing import DropReply, HoldReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,10 +80,8 @@ def test_after_a_resolution_the_replicas_are_asked_where_the_token_was_touched(
     kind: str, pair: Replication, *, running: bool
 ) -> None:
     """EXPIRE is behind EXEC in the stream of replication, so who has it has both; a stopped replica has neither."""
-    with (
-        FaultProxy(pair.primary.url) as proxy,
-        open_twin(kind, proxy.url, durability=Replicas(1, timeout=5.0 if running else BRIEF)) as twin,
-    ):
+    level = Replicas(1, timeout=5.0 if running else BRIEF)
+    with proxied(kind, pair.primary.url, durability=level) as (proxy, twin):
         ledger = Ledger(pair.primary, f"resolved-{kind}-{running}")
         lost = proxy.inject(DropReply(), "EXEC", where=of_commit)
         if running:
@@ -103,8 +101,7 @@ def test_a_connection_cut_while_it_waits_leaves_a_commit_that_is_applied(
     kind: str, pair: Replication
 ) -> None:
     with (
-        FaultProxy(pair.primary.url) as proxy,
-        open_twin(kind, proxy.url, durability=Replicas(1, timeout=2.0)) as twin,
+        proxied(kind, pair.primary.url, durability=Replicas(1, timeout=2.0)) as (proxy, twin),
         ThreadPoolExecutor(1) as pool,
     ):
         twin.put("cut", {"n": 0})

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 import redis
-from support.faults import field_ttl_servers, newest_and_oldest, of_commit
+from support.faults import field_ttl_servers, newest_and_oldest, of_commit, proxied
 from support.ledger import Ledger, all_once
-from support.twins import both_twins, open_twin
+from support.twins import both_twins
 
 from txstate.testing import CutReply, CutRequest, DropReply, FaultProxy
 
@@ -38,7 +38,7 @@ steps = pytest.mark.parametrize("step", [COARSE, pytest.param(1, marks=pytest.ma
 def test_a_request_cut_at_any_byte_is_applied_once(
     kind: str, server: ServerHandle, step: int, figures: Figures
 ) -> None:
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         cuts, ledgers, _ = sweep(CutRequest, server, proxy, twin, step=step)
         assert cuts * step >= REQUEST
         tally = figures(server, *ledgers, fired=proxy.fired, resolved=twin.stats)
@@ -50,7 +50,7 @@ def test_a_request_cut_at_any_byte_is_applied_once(
 @both_twins
 @newest_and_oldest
 def test_a_reply_cut_at_any_byte_is_applied_once(kind: str, server: ServerHandle, figures: Figures) -> None:
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         cuts, ledgers, _ = sweep(CutReply, server, proxy, twin)
         assert cuts >= REPLY
         tally = figures(server, *ledgers, fired=proxy.fired, resolved=twin.stats)
@@ -75,7 +75,7 @@ def test_a_cut_commit_is_applied_once_when_the_resolution_is_cut_as_well(
     *,
     figures: Figures,
 ) -> None:
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         cuts, ledgers, fired = sweep(action, server, proxy, twin, step=step, more=more)
         tally = figures(server, *ledgers, fired=proxy.fired, resolved=twin.stats)
         assert tally == all_once(cuts + 1)
@@ -91,7 +91,7 @@ def test_a_cut_commit_is_applied_once_when_the_resolution_is_cut_as_well(
 def test_a_cut_commit_is_applied_once_when_the_reply_to_the_next_attempt_is_lost_as_well(
     kind: str, server: ServerHandle, step: int, figures: Figures
 ) -> None:
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         cuts, ledgers, more = sweep(CutRequest, server, proxy, twin, step=step, more=["EXPIRE", "EXEC"])
         tally = figures(server, *ledgers, fired=proxy.fired, resolved=twin.stats)
         assert tally == all_once(cuts + 1)
@@ -113,7 +113,7 @@ def test_a_commit_beside_fields_that_expire_is_applied_once_wherever_it_is_cut(
     kind: str, server: ServerHandle, action: type[CutRequest | CutReply], step: int, figures: Figures
 ) -> None:
     """Such a commit is one script inside of MULTI and EXEC: a long request, and a short reply."""
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         cuts, ledgers, _ = sweep(action, server, proxy, twin, step=step, expiring=True)
         assert cuts * step >= (4 * REQUEST if action is CutRequest else REPLY // 2)
         tally = figures(server, *ledgers, fired=proxy.fired, resolved=twin.stats)

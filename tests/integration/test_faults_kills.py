@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from support.faults import newest_and_oldest, of_commit
+from support.faults import every_server, newest_and_oldest, of_commit, proxied
 from support.ledger import Ledger, Tally, all_once
 from support.twins import both_twins, open_twin
 from support.wire import client_of, eventually
 
 from txstate import StoreUnavailable
-from txstate.testing import FaultProxy, HoldReply, HoldRequest
+from txstate.testing import HoldReply, HoldRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from support.servers import ServerHandle, StartServer
 
 
-@pytest.mark.fault(number=15)
-@both_twins
+pytestmark = [pytest.mark.fault(number=15), both_twins]
+
+
 @newest_and_oldest
 @pytest.mark.parametrize("action", [HoldRequest(), HoldReply()], ids=["request under way", "reply under way"])
 @pytest.mark.parametrize("pooled", [True, False])
@@ -35,9 +36,8 @@ def test_a_client_killed_at_any_command_applies_its_transaction_once(
 ) -> None:
     ledger, killed = Ledger(server), 0
     with (
-        FaultProxy(server.url) as proxy,
+        proxied(kind, server.url, max_connections=1) as (proxy, twin),
         client_of(server.unix_url) as admin,
-        open_twin(kind, proxy.url, max_connections=1) as twin,
         ThreadPoolExecutor(1) as pool,
     ):
         for number in range(1000):
@@ -59,8 +59,6 @@ def test_a_client_killed_at_any_command_applies_its_transaction_once(
         assert figures(server, ledger, fired=killed, resolved=twin.stats) == all_once(count)
 
 
-@pytest.mark.fault(number=15)
-@both_twins
 @newest_and_oldest
 @pytest.mark.parametrize(("kills", "seed"), [(100, 1), pytest.param(2000, 2, marks=pytest.mark.soak)])
 def test_clients_killed_at_random_moments_lose_and_double_nothing(
@@ -93,9 +91,7 @@ def test_clients_killed_at_random_moments_lose_and_double_nothing(
         assert twin.stats.disruptions > 0
 
 
-@pytest.mark.fault(number=15)
-@both_twins
-@pytest.mark.parametrize("name", ["valkey9", "redis6", "redis8"])
+@every_server
 def test_a_server_that_has_no_room_for_more_clients_is_waited_for(
     kind: str, name: str, start_server: StartServer, figures: Figures
 ) -> None:
@@ -107,9 +103,8 @@ def test_a_server_that_has_no_room_for_more_clients_is_waited_for(
         return int(admin.info("stats")["rejected_connections"])
 
     with (
-        FaultProxy(server.url) as proxy,
+        proxied(kind, server.url) as (proxy, twin),
         client_of(server.unix_url) as admin,
-        open_twin(kind, proxy.url) as twin,
         ThreadPoolExecutor(1) as pool,
     ):
         executed = proxy.inject(HoldReply(), "EXEC", where=of_commit)

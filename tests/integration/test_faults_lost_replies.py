@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from support.faults import newest_and_oldest, of_commit
+from support.faults import newest_and_oldest, of_commit, proxied
 from support.ledger import Ledger, all_once
 from support.twins import both_twins, open_twin
 
@@ -36,7 +36,7 @@ def patience_with(by: Cut) -> float:
 def test_a_commit_whose_reply_is_lost_is_acknowledged_and_applied_once(
     kind: str, server: ServerHandle, by: Cut, figures: Figures
 ) -> None:
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, timeout=patience_with(by)) as twin:
+    with proxied(kind, server.url, timeout=patience_with(by)) as (proxy, twin):
         rules, ledgers = commit_under(DropReply(by), server, proxy, twin)
         assert (twin.stats.in_doubt, twin.stats.resolved_committed) == (ROUNDS, ROUNDS)
         # None was run again, but those that a busy machine kept waiting for another reply than the commit's.
@@ -52,7 +52,7 @@ def test_a_commit_whose_reply_is_lost_is_acknowledged_and_applied_once(
 def test_a_commit_that_never_arrives_is_run_again_and_applied_once(
     kind: str, server: ServerHandle, by: Cut, figures: Figures
 ) -> None:
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url, timeout=patience_with(by)) as twin:
+    with proxied(kind, server.url, timeout=patience_with(by)) as (proxy, twin):
         rules, ledgers = commit_under(DropRequest(by), server, proxy, twin)
         assert (twin.stats.in_doubt, twin.stats.resolved_aborted) == (ROUNDS, ROUNDS)
         assert sum(rule.fired for rule in rules) == proxy.fired == ROUNDS
@@ -68,11 +68,7 @@ def test_a_late_exec_that_runs_after_the_resolution_is_stopped_by_it(
 ) -> None:
     """Before the next attempt has begun: what that one writes would stop it, too."""
     ledger, rounds = Ledger(server), SLOW_ROUNDS if by is Cut.SILENCE else ROUNDS
-    with (
-        FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url, timeout=patience_with(by)) as twin,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with proxied(kind, server.url, timeout=patience_with(by)) as (proxy, twin), ThreadPoolExecutor(1) as pool:
         for _ in range(rounds):
             late = proxy.inject(Late(by), "EXEC", where=of_commit)
             resolved = proxy.inject(HoldReply(), "GET")
@@ -94,11 +90,7 @@ def test_a_late_exec_that_runs_before_the_resolution_is_found_to_be_committed(
     kind: str, server: ServerHandle, by: Cut, figures: Figures
 ) -> None:
     ledger = Ledger(server)
-    with (
-        FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url) as twin,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with proxied(kind, server.url) as (proxy, twin), ThreadPoolExecutor(1) as pool:
         for _ in range(ROUNDS):
             late = proxy.inject(Late(by), "EXEC", where=of_commit)
             resolver = proxy.inject(HoldRequest(), "EXPIRE")
@@ -119,11 +111,7 @@ def test_a_late_exec_that_runs_in_the_middle_of_the_resolution_is_stopped_by_it(
     kind: str, server: ServerHandle, figures: Figures
 ) -> None:
     ledger = Ledger(server)
-    with (
-        FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url) as twin,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with proxied(kind, server.url) as (proxy, twin), ThreadPoolExecutor(1) as pool:
         for _ in range(ROUNDS):
             late = proxy.inject(Late(), "EXEC", where=of_commit)
             touched = proxy.inject(HoldReply(), "EXPIRE")
@@ -148,11 +136,7 @@ def test_a_late_exec_that_runs_between_two_resolvers_is_stopped_by_the_first(
 ) -> None:
     """The first resolver's replies are lost: what it did to the token must hold all the same."""
     ledger = Ledger(server)
-    with (
-        FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url) as twin,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with proxied(kind, server.url) as (proxy, twin), ThreadPoolExecutor(1) as pool:
         for _ in range(ROUNDS):
             late = proxy.inject(Late(), "EXEC", where=of_commit)
             first = proxy.inject(DropReply(), "EXPIRE")
@@ -176,7 +160,7 @@ def test_a_resolver_that_arrives_late_harms_no_later_transaction(
 ) -> None:
     """The next one is armed already, with its token watched, when the EXPIRE of the one before arrives."""
     ledger, rounds = Ledger(server), ROUNDS // 2
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         for _ in range(rounds):
             lost = proxy.inject(DropReply(), "EXEC", where=of_commit)
             late = proxy.inject(Late(), "EXPIRE")
@@ -202,8 +186,7 @@ def test_writers_on_one_document_lose_and_double_nothing_while_replies_are_lost(
     """
     ledger, each, writers = Ledger(server), 15, 4
     with (
-        FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url) as twin,
+        proxied(kind, server.url) as (proxy, twin),
         open_twin(kind, proxy.url) as other,
         ThreadPoolExecutor(writers) as pool,
     ):

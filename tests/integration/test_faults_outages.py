@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
-from support.faults import newest_and_oldest, of_commit
+from support.faults import newest_and_oldest, of_commit, proxied
 from support.ledger import Ledger, Tally, all_once
 from support.twins import both_twins, open_twin
 from support.wire import client_of, eventually
@@ -63,7 +63,7 @@ def test_a_connection_that_fails_before_the_commit_costs_an_attempt_and_no_doubt
     kind: str, server: ServerHandle, command: str, where: Callable[[Command], bool] | None, figures: Figures
 ) -> None:
     ledger = Ledger(server)
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         for fault in FAULTS:
             proxy.kill()
             rule = proxy.inject(fault, command, where=where)
@@ -91,7 +91,7 @@ def test_a_connection_that_fails_between_two_reads_costs_an_attempt_and_no_doubt
         await ledger.append(tx, markers[ledger.name])
         return tx.attempt
 
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         assert [twin.run(body, ledger) for ledger in ledgers] == [2] * 10
         assert figures(server, *ledgers, fired=proxy.fired) == Tally(attempted=10, applied=10)
         assert (proxy.fired, twin.stats.in_doubt, twin.stats.disruptions) == (10, 0, 10)
@@ -125,11 +125,7 @@ def test_a_connection_killed_between_reading_and_commit_is_run_again_and_applied
 @newest_and_oldest
 def test_a_server_that_refuses_connections_for_a_while_is_waited_for(kind: str, server: ServerHandle) -> None:
     ledger = Ledger(server)
-    with (
-        FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url) as twin,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with proxied(kind, server.url) as (proxy, twin), ThreadPoolExecutor(1) as pool:
         ledger.commit(twin)
         proxy.refuse()
         assert proxy.kill() == 1
@@ -147,7 +143,7 @@ def test_a_server_that_refuses_connections_for_a_while_is_waited_for(kind: str, 
 @both_twins
 @newest_and_oldest
 def test_without_a_server_the_call_ends_at_its_deadline(kind: str, server: ServerHandle) -> None:
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         hasty = twin.hasty(0.5)
         proxy.refuse()
         calls: list[Callable[[], object]] = [lambda: hasty.put("k", {"n": 1}), lambda: hasty.get("k")]
@@ -167,7 +163,7 @@ def test_without_a_server_the_call_ends_at_its_deadline(kind: str, server: Serve
 def test_a_server_that_never_answers_does_not_hold_a_call_beyond_its_deadline(
     kind: str, server: ServerHandle
 ) -> None:
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         hasty = twin.hasty(0.2)
         proxy.pause()
         with pytest.raises(StoreUnavailable):
@@ -200,11 +196,7 @@ def test_a_server_stopped_past_the_timeout_loses_and_doubles_nothing(
 ) -> None:
     """What was sent meanwhile waits in the server's sockets, and runs when it goes on: late, and for real."""
     ledger, rounds, stopped = Ledger(server), 0, 0
-    with (
-        FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url, timeout=0.25) as twin,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with proxied(kind, server.url, timeout=0.25) as (proxy, twin), ThreadPoolExecutor(1) as pool:
         while (
             not stopped
         ):  # on a busy machine the call may have gone on elsewhere before the server stands still

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from support.faults import every_server
 from support.ledger import Ledger, Tally, all_once
 from support.twins import both_twins, open_twin
 from support.wire import client_of, eventually
@@ -26,12 +27,10 @@ if TYPE_CHECKING:
 
 REWRITING: Final = ("aof_rewrite_in_progress", "aof_rewrite_scheduled")
 
-servers = pytest.mark.parametrize("name", ["valkey9", "redis6", "redis8"])
-
 
 @pytest.mark.fault(number=8)
 @both_twins
-@servers
+@every_server
 @pytest.mark.parametrize("kills", [5, pytest.param(100, marks=pytest.mark.soak)])
 def test_what_was_acknowledged_survives_a_sigkill_when_every_write_is_synced(
     kind: str, name: str, start_server: StartServer, kills: int, figures: Figures
@@ -51,7 +50,7 @@ def test_what_was_acknowledged_survives_a_sigkill_when_every_write_is_synced(
 
 @pytest.mark.fault(number=9)
 @both_twins
-@servers
+@every_server
 @pytest.mark.parametrize(("cuts", "seed"), [(1, 1), pytest.param(100, 2, marks=pytest.mark.soak)])
 def test_a_power_cut_loses_the_newest_transactions_and_none_by_half_when_writes_are_synced_every_second(
     kind: str, name: str, start_server: StartServer, cuts: int, seed: int, *, figures: Figures
@@ -83,7 +82,7 @@ def test_a_power_cut_loses_the_newest_transactions_and_none_by_half_when_writes_
 
 
 @pytest.mark.fault(number=10)
-@servers
+@every_server
 @pytest.mark.parametrize("step", [53, pytest.param(1, marks=pytest.mark.soak)])
 def test_a_log_cut_at_any_byte_of_the_last_transaction_holds_all_of_it_or_nothing(
     name: str, start_server: StartServer, tmp_path: Path, step: int, figures: Figures

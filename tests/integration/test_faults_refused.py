@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
-from support.faults import field_ttl_servers
+from support.faults import every_server, field_ttl_servers, proxied
 from support.ledger import Ledger, Tally, all_once
 from support.spoiled import BAD, GOOD, good_and_bad, nothing, refused
 from support.twins import both_twins, open_twin
@@ -16,7 +16,6 @@ from support.users import change_rights, url_of
 from support.wire import client_of, eventually
 
 from txstate import CommitUnknown, Resolution, ServerRefused, StoreUnavailable, WrongType
-from txstate.testing import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,9 +41,7 @@ def test_a_user_without_transactions_is_refused_before_anything_is_sent(
     ledger = Ledger(server)
     with open_twin(kind, url_of(server, f"-{command}")) as twin:
         ledger.commit(twin)
-    (error,) = ledger.failed.values()
-    assert isinstance(error, ServerRefused)
-    assert error.code == "NOPERM"
+    assert ledger.refusals() == ["NOPERM"]
     assert figures(server, ledger, fired=1) == Tally(attempted=1, failed=1)
 
 
@@ -59,9 +56,7 @@ def test_a_right_lost_while_connected_applies_nothing(
         ledger.commit(twin)
         change_rights(server, f"-{command}")
         ledger.commit(twin)
-        (error,) = ledger.failed.values()
-        assert isinstance(error, ServerRefused)
-        assert error.code == "NOPERM"
+        assert ledger.refusals() == ["NOPERM"]
         change_rights(server, f"+{command}")
         ledger.commit(twin)
     assert figures(server, ledger, fired=1) == Tally(attempted=3, acknowledged=2, applied=2, failed=1)
@@ -94,10 +89,7 @@ def test_a_key_that_the_user_may_not_write_is_named_and_applies_nothing(
 @both_twins
 def test_a_user_without_client_info_can_do_everything(kind: str, server: ServerHandle) -> None:
     ledger = Ledger(server)
-    with (
-        FaultProxy(url_of(server, "-client")) as proxy,
-        open_twin(kind, proxy.url) as twin,
-    ):
+    with proxied(kind, url_of(server, "-client")) as (proxy, twin):
         for _ in range(5):
             ledger.commit(twin)
             proxy.kill()
@@ -145,7 +137,7 @@ def test_multi_revoked_while_connected_is_unknown_and_never_run_again(
 
 @pytest.mark.fault(number=23)
 @both_twins
-@pytest.mark.parametrize("name", ["valkey9", "redis6", "redis8"])
+@every_server
 @pytest.mark.parametrize(("code", "stale"), [("READONLY", "yes"), ("MASTERDOWN", "no")])
 def test_a_replica_is_no_server_to_work_on(
     kind: str, name: str, start_server: StartServer, code: str, stale: str, *, figures: Figures
@@ -172,7 +164,7 @@ def test_a_replica_is_no_server_to_work_on(
 
 @pytest.mark.fault(number=23)
 @both_twins
-@pytest.mark.parametrize("name", ["valkey9", "redis6", "redis8"])
+@every_server
 @pytest.mark.parametrize("trouble", ["BUSY", "LOADING"])
 def test_a_server_that_refuses_for_a_while_is_waited_for(
     kind: str, name: str, start_server: StartServer, trouble: str, figures: Figures
@@ -198,9 +190,7 @@ def test_a_server_that_misses_its_replicas_refuses_and_applies_nothing(
         for missing in (0, 1, 0):
             admin.config_set("min-replicas-to-write", missing)
             ledger.commit(twin)
-    (error,) = ledger.failed.values()
-    assert isinstance(error, ServerRefused)
-    assert error.code == "NOREPLICAS"
+    assert ledger.refusals() == ["NOREPLICAS"]
     assert figures(server, ledger, fired=1) == Tally(attempted=3, acknowledged=2, applied=2, failed=1)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from support.faults import newest_and_oldest, of_commit
+from support.faults import newest_and_oldest, of_commit, proxied
 from support.ledger import Ledger, Tally, all_once
 from support.twins import both_twins, open_twin
 from support.wire import client_of, eventually
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from txstate import CommitUnknown
     from txstate.testing import Held
+
+pytestmark = [pytest.mark.fault(number=6), both_twins, newest_and_oldest]
 
 TOKENS = "__txstate__:token:*"
 SOON = 1.0
@@ -53,8 +55,7 @@ def in_doubt(kind: str, server: ServerHandle, ledger: Ledger) -> Iterator[Stage]
     After the block the resolution goes on, and the transaction has ended.
     """
     with (
-        FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url) as twin,
+        proxied(kind, server.url) as (proxy, twin),
         client_of(server.unix_url) as admin,
         ThreadPoolExecutor(1) as pool,
     ):
@@ -88,9 +89,6 @@ def the_unknown(ledger: Ledger) -> CommitUnknown:
     return error
 
 
-@pytest.mark.fault(number=6)
-@both_twins
-@newest_and_oldest
 def test_with_the_token_deleted_before_exec_the_documents_testify_that_it_was_not_applied(
     kind: str, server: ServerHandle, figures: Figures
 ) -> None:
@@ -100,17 +98,13 @@ def test_with_the_token_deleted_before_exec_the_documents_testify_that_it_was_no
     assert figures(server, ledger, fired=stage.proxy.fired, resolved=stage.twin.stats) == all_once(2)
 
 
-@pytest.mark.fault(number=6)
-@both_twins
-@newest_and_oldest
 def test_a_late_exec_after_the_fence_is_stopped_by_it(
     kind: str, server: ServerHandle, figures: Figures
 ) -> None:
     """The token is gone when the resolver looks, and the EXEC arrives after the resolver."""
     ledger = begun(kind, server)
     with (
-        FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url) as twin,
+        proxied(kind, server.url) as (proxy, twin),
         client_of(server.unix_url) as admin,
         ThreadPoolExecutor(1) as pool,
     ):
@@ -129,9 +123,6 @@ def test_a_late_exec_after_the_fence_is_stopped_by_it(
     assert figures(server, ledger, fired=proxy.fired, resolved=twin.stats) == all_once(2)
 
 
-@pytest.mark.fault(number=6)
-@both_twins
-@newest_and_oldest
 def test_with_the_token_deleted_after_exec_it_is_unknown(
     kind: str, server: ServerHandle, figures: Figures
 ) -> None:
@@ -146,9 +137,6 @@ def test_with_the_token_deleted_after_exec_it_is_unknown(
         assert twin.resolve(the_unknown(ledger).token) is Resolution.UNKNOWN
 
 
-@pytest.mark.fault(number=6)
-@both_twins
-@newest_and_oldest
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_document_without_a_version_can_not_testify(
     kind: str, server: ServerHandle, figures: Figures, *, plain: bool
@@ -168,9 +156,6 @@ def test_a_document_without_a_version_can_not_testify(
     the_unknown(ledger)
 
 
-@pytest.mark.fault(number=6)
-@both_twins
-@newest_and_oldest
 @pytest.mark.parametrize("applied", [True, False])
 def test_with_the_database_flushed_while_in_doubt_it_is_unknown(
     kind: str, server: ServerHandle, figures: Figures, *, applied: bool
@@ -189,19 +174,12 @@ def test_with_the_database_flushed_while_in_doubt_it_is_unknown(
     the_unknown(ledger)
 
 
-@pytest.mark.fault(number=6)
-@both_twins
-@newest_and_oldest
 @pytest.mark.parametrize("applied", [True, False])
 def test_with_no_server_until_the_deadline_it_is_unknown_and_can_be_resolved_later(
     kind: str, server: ServerHandle, figures: Figures, *, applied: bool
 ) -> None:
     ledger = Ledger(server)
-    with (
-        FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url) as twin,
-        ThreadPoolExecutor(1) as pool,
-    ):
+    with proxied(kind, server.url) as (proxy, twin), ThreadPoolExecutor(1) as pool:
         at_exec = proxy.inject(HoldReply() if applied else HoldRequest(), "EXEC", where=of_commit)
         hasty = twin.hasty(SOON)
         call = pool.submit(ledger.commit, hasty)
@@ -221,19 +199,12 @@ def test_with_no_server_until_the_deadline_it_is_unknown_and_can_be_resolved_lat
         assert (twin.stats.in_doubt, twin.stats.unknown) == (1, 1)
 
 
-@pytest.mark.fault(number=6)
-@both_twins
-@newest_and_oldest
 @pytest.mark.parametrize("applied", [True, False])
 def test_resolved_after_its_token_has_expired_it_is_unknown(
     kind: str, server: ServerHandle, figures: Figures, *, applied: bool
 ) -> None:
     ledger = begun(kind, server)
-    with (
-        FaultProxy(server.url) as proxy,
-        open_twin(kind, proxy.url, deadline=SOON) as twin,
-        client_of(server.unix_url) as admin,
-    ):
+    with proxied(kind, server.url, deadline=SOON) as (proxy, twin), client_of(server.unix_url) as admin:
         late = proxy.inject(Late(), "EXEC", where=of_commit)
         proxy.inject(DropRequest(Cut.RST), "EXPIRE", times=None)
         ledger.commit(twin)
@@ -248,14 +219,11 @@ def test_resolved_after_its_token_has_expired_it_is_unknown(
     )
 
 
-@pytest.mark.fault(number=6)
-@both_twins
-@newest_and_oldest
 def test_what_is_resolved_as_not_committed_never_will_be(
     kind: str, server: ServerHandle, figures: Figures
 ) -> None:
     ledger = Ledger(server)
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         late = proxy.inject(Late(), "EXEC", where=of_commit)
         cut_off = proxy.inject(DropRequest(Cut.RST), "EXPIRE", times=None)
         ledger.commit(twin.hasty(SOON))
@@ -270,15 +238,12 @@ def test_what_is_resolved_as_not_committed_never_will_be(
         )
 
 
-@pytest.mark.fault(number=6)
-@both_twins
-@newest_and_oldest
 def test_a_token_can_be_resolved_by_another_store_and_after_more_commits(
     kind: str, server: ServerHandle, figures: Figures
 ) -> None:
     """Each connection has a token of its own: what others commit later says nothing about this one."""
     ledger = Ledger(server)
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         ledger.commit(twin)
         at_exec = proxy.inject(Late(), "EXEC", where=of_commit)
         cut_off = proxy.inject(DropRequest(), "EXPIRE", times=None)
@@ -297,9 +262,6 @@ def test_a_token_can_be_resolved_by_another_store_and_after_more_commits(
             other.resolve("nonsense")
 
 
-@pytest.mark.fault(number=6)
-@both_twins
-@newest_and_oldest
 def test_a_fence_found_later_is_no_proof_that_it_was_not_applied(
     kind: str, server: ServerHandle, figures: Figures
 ) -> None:

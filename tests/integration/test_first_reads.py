@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from support.faults import of_commit
+from support.faults import of_commit, proxied
 from support.twins import both_twins, open_twin
 from support.wire import eventually
 
@@ -442,7 +442,7 @@ def test_no_function_sees_two_documents_of_different_moments(
     admin.hset("a", "n", 5)
     admin.hset("b", "n", 5)
     seen: list[int] = []
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         twin.put("another", {})
         if when == "between the reads":
             held = proxy.inject(HoldRequest(), "HGETALL", where=lambda command: b"b" in command.args)
@@ -480,7 +480,7 @@ def test_a_token_outlives_each_call_that_writes_it(
 @both_twins
 def test_a_read_that_is_lost_is_made_again(server: ServerHandle, admin: redis.Redis, kind: str) -> None:
     admin.hset("doc", "n", 7)
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         twin.put("another", {})
         lost = proxy.inject(DropReply(), "HGETALL")
         assert twin.update("doc", add_one) == {"n": 8}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from support import pair_writer
-from support.faults import field_ttl_servers, newest_and_oldest
+from support.faults import field_ttl_servers, newest_and_oldest, proxied
 from support.twins import both_twins, open_twin
 from support.users import url_of
 from support.wire import client_of, eventually
@@ -143,7 +143,7 @@ def test_a_change_before_any_command_of_a_transaction_counts(
     kind: str, server: ServerHandle, rights: str
 ) -> None:
     """Each command in turn is held back while another client changes both documents."""
-    with FaultProxy(url_of(server, rights)) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, url_of(server, rights)) as (proxy, twin):
         assert change_before_each_command(server, proxy, twin) > 10
 
 
@@ -152,7 +152,7 @@ def test_a_change_before_any_command_of_a_transaction_counts(
 def test_a_change_before_any_command_of_a_transaction_over_expiring_fields_counts(
     kind: str, server: ServerHandle
 ) -> None:
-    with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, server.url) as (proxy, twin):
         assert change_before_each_command(server, proxy, twin, expiring=True) > 10
 
 

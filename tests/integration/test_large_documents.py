@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from support.appetite import SIZE, measured
-from support.faults import of_commit
-from support.twins import both_twins, open_twin
+from support.faults import of_commit, proxied
+from support.twins import both_twins
 from support.wire import client_of
 
 from txstate import Store
-from txstate.testing import CutReply, CutRequest, FaultProxy
+from txstate.testing import CutReply, CutRequest
 
 if TYPE_CHECKING:
     from support.servers import ServerHandle
@@ -54,7 +54,7 @@ def test_a_large_commit_that_is_cut_is_applied_once(
         doc.increment("n")
         doc["blob"] = "b" * SIZE
 
-    with FaultProxy(valkey9.url) as proxy, open_twin(kind, proxy.url) as twin:
+    with proxied(kind, valkey9.url) as (proxy, twin):
         twin.put("doc", {"n": 0, "blob": "a" * SIZE})
         proxy.inject(cut, "MULTI", where=of_commit)
         assert twin.update("doc", change) == {"n": 1, "blob": "b" * SIZE}

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
+from support.faults import every_server
 from support.ledger import Ledger, total
 from support.sentinels import Watched
 from support.servers import BINARIES, ServerMissingError
@@ -65,7 +66,7 @@ def test_commits_go_on_when_a_primary_is_killed(
 
 @pytest.mark.soak
 @pytest.mark.fault(number=18)
-@pytest.mark.parametrize("name", list(BINARIES))
+@every_server
 def test_what_a_broken_link_kept_from_the_replicas_is_lost_unless_replicas_were_asked_for(
     name: str, figures: Figures, request: pytest.FixtureRequest
 ) -> None:

@@ -28,7 +28,7 @@ from support.counting import (
     repeated,
     seed,
 )
-from support.faults import of_commit
+from support.faults import of_commit, proxied
 from support.ledger import Ledger
 from support.replication import Replication, stopped
 from support.twins import open_twin
@@ -362,7 +362,7 @@ def lost_replies(server: ServerHandle) -> Found:
     """The reply to every commit is lost once, with the sync and the async store."""
     doubled = rounds = 0
     for kind in ("sync", "async"):
-        with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin:
+        with proxied(kind, server.url) as (proxy, twin):
             ledger = Ledger(server, kind)
             for _ in range(5):
                 rule = proxy.inject(DropReply(), "EXEC", where=of_commit)
@@ -379,8 +379,7 @@ def lost_replies_whose_token_is_gone(server: ServerHandle) -> Found:
     for kind in ("sync", "async"):
         ledger = Ledger(server, kind)
         with (
-            FaultProxy(server.url) as proxy,
-            open_twin(kind, proxy.url) as twin,
+            proxied(kind, server.url) as (proxy, twin),
             client_of(server.unix_url) as admin,
             ThreadPoolExecutor(1) as pool,
         ):
@@ -402,8 +401,7 @@ def lost_replies_beside_another_client(server: ServerHandle) -> Found:
     updates = kept = 0
     for kind in ("sync", "async"):
         with (
-            FaultProxy(server.url) as proxy,
-            open_twin(kind, proxy.url) as twin,
+            proxied(kind, server.url) as (proxy, twin),
             Store(server.url) as other,
             ThreadPoolExecutor(1) as pool,
         ):
@@ -428,7 +426,7 @@ def cuts_between_watch_and_exec(server: ServerHandle) -> Found:
     """Between reading and committing another client writes, and the connection is cut; with both stores."""
     updates = kept = 0
     for kind in ("sync", "async"):
-        with FaultProxy(server.url) as proxy, open_twin(kind, proxy.url) as twin, Store(server.url) as other:
+        with proxied(kind, server.url) as (proxy, twin), Store(server.url) as other:
             other.put(kind, {"n": 0})
             for _ in range(5):
                 twin.run(_count_once_disturbed(kind, other, proxy))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import redis
 
-from txstate import AsyncTx, CommitUnknown, NotDurable, TxStateError
+from txstate import AsyncTx, CommitUnknown, NotDurable, ServerRefused, TxStateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,6 +140,10 @@ class Ledger:
         """Note that a transaction's call returned, for who makes it without `commit`."""
         self._returned[marker] = time.monotonic_ns()
         self.acknowledged.add(marker)
+
+    def refusals(self) -> list[str]:
+        """The server's codes, of the transactions that it refused."""
+        return [error.code for error in self.failed.values() if isinstance(error, ServerRefused)]
 
     def applied(self) -> list[str]:
         """The markers in the first document, in order."""

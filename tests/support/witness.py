@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from txstate import CommitUnknown, Resolution
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from support.ledger import Ledger
+
+    from txstate import AsyncStore, AsyncTx
 
 
 class Witness:
@@ -28,7 +32,21 @@ class Witness:
         self.committed: set[str] = set()
         self.unknown: set[str] = set()
 
+    def begin(
+        self, store: AsyncStore, body: Callable[[AsyncTx, str], Coroutine[Any, Any, None]] | None = None
+    ) -> tuple[asyncio.Task[None], str]:
+        """Begin a transaction, by default one that appends to the ledger: its task, and its marker."""
+        marker = self.ledger.next_marker()
+        return asyncio.create_task(store.run(body or self.ledger.append, marker)), marker
+
+    async def commit(self, store: AsyncStore) -> str:
+        """Make a transaction, and note how it ended. Returns its marker."""
+        task, marker = self.begin(store)
+        await self.watch(task, marker)
+        return marker
+
     async def watch(self, task: asyncio.Task[None], marker: str) -> None:
+        """Wait for a transaction, and note how it ended."""
         try:
             await task
         except asyncio.CancelledError as interruption:
