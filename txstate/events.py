@@ -188,9 +188,11 @@ class Counters:
     def __init__(self) -> None:
         self._counts = dict.fromkeys((field.name for field in dataclasses.fields(Stats)), 0)
         self._attempts: defaultdict[tuple[int, str | None], int] = defaultdict(int)
-        self._repeats, self._read = count(), 0
+        self._repeats, self._gets, self._read = count(), count(), 0
         self.add_repeat: Callable[[], object] = self._repeats.__next__
         """The same as `add_attempt` for the commonest of them: a commit of one round trip."""
+        self.add_get: Callable[[], object] = self._gets.__next__
+        """The same for a read outside of a transaction, of one round trip."""
 
     def add(self, **counts: int) -> None:
         """Add to the counters named."""
@@ -212,8 +214,8 @@ class Counters:
     def stats(self) -> Stats:
         """The counts as of now, all of the same moment."""
         with _counting:
-            repeated = next(self._repeats) - self._read
-            self._read += 1  # to read it is to add to it
+            repeated, got = next(self._repeats) - self._read, next(self._gets) - self._read
+            self._read += 1  # to read them is to add to them
             totals = self._counts.copy()
             attempts = [*self._attempts.items(), ((1, "commits"), repeated)]
         for (round_trips, completed), number in attempts:
@@ -221,4 +223,6 @@ class Counters:
             totals["round_trips"] += round_trips * number
             if completed is not None:
                 totals[completed] += number
+        totals["reads"] += got
+        totals["round_trips"] += got
         return Stats(**totals)

@@ -106,7 +106,7 @@ class Store(StoreBase[SyncDriver]):
         Raises:
             WrongType, CodecError, ServerRefused, StoreUnavailable, UsageError: as they say.
         """
-        return self.get_many([key], fields)[key]
+        return self._driver.run(plain.get(self._settings, key, fields))
 
     def get_many(
         self, keys: Iterable[str], fields: Sequence[str] | None = None
@@ -344,7 +344,8 @@ class AsyncStore(StoreBase[AsyncDriver]):
 
     async def get(self, key: str, fields: Sequence[str] | None = None) -> Snapshot | None:
         """The document as it is now, in one round trip; None if there is none. See `Store.get`."""
-        return (await self.get_many([key], fields))[key]
+        driver = await self._driver()
+        return await driver.run(plain.get(self._settings, key, fields))
 
     async def get_many(
         self, keys: Iterable[str], fields: Sequence[str] | None = None

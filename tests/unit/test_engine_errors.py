@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.scripted import QUEUED, Wire, error
 
-from txstate._effects import Connect
+from txstate._effects import Acquire, Connect
 from txstate._engine import plain
+from txstate._engine.slots import slot_of
 from txstate.errors import (
     CodecError,
     CrossSlotError,
@@ -247,3 +248,15 @@ def test_crossslot_while_reading() -> None:
     with pytest.raises(CrossSlotError) as refused:
         wire.transact(lambda tx: tx.get_many(["a", "b"]))
     assert refused.value.keys == ("a", "b")
+
+
+def test_in_a_cluster_get_takes_no_connection_of_any_node() -> None:
+    """A node that only imports a slot would answer that the document is not there."""
+
+    def take_idle(_signature: object) -> None:
+        raise AssertionError
+
+    settings = replace(Wire().settings, clustered=True, take_idle=take_idle)
+    effect = next(plain.get(settings, "a", None))
+    assert isinstance(effect, Acquire)
+    assert effect.slot == slot_of(b"a")

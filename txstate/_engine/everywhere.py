@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from txstate._effects import ReplyError
 from txstate._engine.outcome import because, passing
-from txstate._engine.plain import exchange, reading, repeated, required, snapshots, take
+from txstate._engine.plain import reading, snapshots, take
+from txstate._engine.repeated import exchange, repeated, required
 from txstate._engine.session import require_primary, role_of
 from txstate._engine.slots import SLOTS, slot_of
 

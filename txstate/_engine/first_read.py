@@ -14,7 +14,7 @@ from txstate._engine.armed import FEW, PACKED, Armed, names_of, signature_of
 from txstate._engine.claims import claim_names
 from txstate._engine.reads import pairs
 from txstate._engine.readset import ReadSet, microseconds
-from txstate._engine.session import FieldTTLs, has_volatile_fields, is_clean, role_of
+from txstate._engine.session import FieldTTLs, has_volatile_fields, is_clean, is_primary
 from txstate.errors import CodecError, UsageError
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def first_read(
         or type(kept) is not list
         or kept[0] is None  # the token is gone
         or kept.count(None) < len(wanted)  # it is another's turn
-        or role_of(replies[-1]) != b"master"
+        or not is_primary(replies[-1])
         or not _is_calm(session, replies[asked + 1 : told] or replies[len(commands) : -2])
     ):
         return None

@@ -5,35 +5,112 @@ Each is one round trip that can be repeated, so a passing failure is met by tryi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
+from txstate._codec import VERSION_FIELD, decode_version
 from txstate._docs import Record
-from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send, Sleep, Unreachable
-from txstate._engine.outcome import divided, misnamed, passing, refusal
-from txstate._engine.pursuit import telling, unavailable
-from txstate._engine.reads import TTLRead, read_of
+from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send
+from txstate._engine.armed import names_of
+from txstate._engine.outcome import passing, refusal
+from txstate._engine.pursuit import unavailable
+from txstate._engine.reads import TTLRead, pairs, read_of
+from txstate._engine.repeated import exchange, repeated, required
 from txstate._engine.resolve import Evidence, Finding, resolve
-from txstate._engine.session import connect, require_primary, role_of
+from txstate._engine.session import is_primary, require_primary, role_of
 from txstate._engine.slots import slot_of
+from txstate._snapshot import Snapshot
 from txstate.errors import CrossSlotError, WrongType
-from txstate.retry import Pacing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from txstate._effects import Channel, Command, Steps
     from txstate._engine.reads import Read
+    from txstate._engine.session import Session
     from txstate._engine.settings import Settings
-    from txstate._snapshot import Snapshot
     from txstate.resolution import Resolution
 
-T = TypeVar("T")
+
+def get(settings: Settings, key: str, fields: Sequence[str] | None) -> Steps[Snapshot | None]:
+    """Read one document, in one round trip: by one command, which is of one moment by itself, on a connection that is there.
+
+    Whatever is unusual is left to `get_many`.
+
+    Raises:
+        BaseException: as `get_many`.
+    """
+    name = settings.redis_key(key)
+    names = None if fields is None else names_of(key, fields)
+    started, failed = settings.clock(), None
+    channel = None if settings.clustered else settings.take_idle(None)
+    if channel is not None:
+        try:
+            session: Session = channel.session  # type: ignore[assignment]  # an idle one that was taken has it
+            if session.role is not None:
+                asked: list[Command] = [("UNWATCH",)] if session.watching else []
+                at = len(asked)
+                asked += [("HGETALL", name)] if names is None else [("HMGET", name, *names), ("EXISTS", name)]
+                asked.append(session.role)
+                try:
+                    replies = yield Send(channel, asked, min(settings.timeout, settings.retry.deadline))
+                except BaseException:
+                    channel.drop()
+                    raise
+                if at and replies[0] == b"OK":
+                    session.watching = False
+                raw = _fields(replies[at], names, replies[-2])
+                if raw is not None and is_primary(replies[-1]):
+                    settings.counters.add_get()
+                    if not raw:
+                        return None
+                    version = decode_version(raw.get(VERSION_FIELD), key=key)
+                    return Snapshot(key, version, raw, whole=names is None)
+                settings.counters.add(round_trips=1)
+        except Lost as lost:
+            settings.counters.add(round_trips=1)
+            failed = lost
+        finally:
+            channel.release()
+    found = yield from get_many(settings, [key], fields, since=started, failed=failed)
+    return found[key]
+
+
+def _fields(
+    reply: object, names: Sequence[bytes] | None, exists: object
+) -> Mapping[bytes, bytes | None] | None:
+    """The fields of a document, none of one that is missing; None: the replies don't tell.
+
+    Args:
+        reply: of HGETALL, or of HMGET.
+        names: what HMGET asked for.
+        exists: the reply of EXISTS, which came after HMGET. It may be of another moment, and counts only if HMGET has
+            found nothing: then the document was missing at that moment, or something has happened in between.
+    """
+    if names is None:
+        return pairs(reply) if isinstance(reply, dict | list) else None
+    if not isinstance(reply, list):
+        return None
+    if reply.count(None) < len(reply):
+        return dict(zip(names, reply, strict=True))
+    return {} if exists == 0 else None
 
 
 def get_many(
-    settings: Settings, keys: Sequence[str], fields: Sequence[str] | None
+    settings: Settings,
+    keys: Sequence[str],
+    fields: Sequence[str] | None,
+    *,
+    since: float | None = None,
+    failed: Lost | None = None,
 ) -> Steps[dict[str, Snapshot | None]]:
     """Read documents, all from the same moment, in one round trip.
+
+    Args:
+        settings: the store's.
+        keys: their keys.
+        fields: fetch only these of each.
+        since: when the call began, by the settings' clock; None: now.
+        failed: what came of a first attempt, if there was one.
 
     Raises:
         WrongType: a key holds no hash.
@@ -48,7 +125,11 @@ def get_many(
         except CrossSlotError as error:
             advice = f"{error}. Where they need not be of one moment, get_each reads each on its own"
             raise CrossSlotError(advice, keys=error.keys) from None
-        yield from repeated(settings, lambda channel, timeout: _read(settings, channel, reads, timeout), slot)
+
+        def read(channel: Channel, timeout: float) -> Steps[None]:
+            return _read(settings, channel, reads, timeout)
+
+        yield from repeated(settings, read, slot, since=since, failed=failed)
     settings.counters.add(reads=1)
     return snapshots(records)
 
@@ -107,8 +188,9 @@ def _read(settings: Settings, channel: Channel, reads: Sequence[Read], timeout: 
         if name is not None:
             require_primary(name)
     answers = replies[len(before) :]
-    if atomic:
+    if atomic or replies[0] == b"OK":  # that of UNWATCH, if it was asked for: no document reads like this
         session.watching = False
+    if atomic:
         for queued in answers[: len(asked) + 1]:
             required(queued, f"reading {', '.join(repr(read.key) for read in reads)}")
         answers = required(answers[len(asked) + 1], "reading")
@@ -156,90 +238,3 @@ def reading(
 def snapshots(records: Sequence[Record]) -> dict[str, Snapshot | None]:
     """What was read, by key; None for what does not exist."""
     return {record.key: record.snapshot(record.version) if record.existed else None for record in records}
-
-
-def repeated(
-    settings: Settings,
-    once: Callable[[Channel, float], Steps[T]],
-    slot: int | None = None,
-    deadline: float | None = None,
-) -> Steps[T]:
-    """Do it over a connection of the pool, again and again while the failures may pass and time is left.
-
-    Args:
-        settings: the store's.
-        once: does it, on a connected channel and within so many seconds.
-        slot: of a cluster, that it is about.
-        deadline: on the settings' clock, if it is a part of something longer.
-
-    Raises:
-        ServerRefused, StoreUnavailable: as documented there.
-    """
-    started = settings.clock()
-    deadline = started + settings.retry.deadline if deadline is None else deadline
-    pacing: Pacing | None = None
-    channel: Channel | None = None
-    attempts = 0
-    cause: Exception | None = None
-    try:
-        while True:
-            attempts += 1
-            try:
-                if channel is None:
-                    channel = yield Acquire(deadline - settings.clock(), None, slot)
-                    if channel.session is not None and channel.session.guest:
-                        # What is not there yet would read as absent: only a transaction sees that, by its token.
-                        channel.drop()
-                timeout = max(0.001, min(settings.timeout, deadline - settings.clock()))
-                if channel.session is None:
-                    yield from connect(channel, settings, timeout, slot)
-                else:
-                    channel.session.armed = None
-                return (yield from once(channel, timeout))
-            except (Exhausted, Unreachable, Lost, ReplyError) as error:
-                _raise_final(error, clustered=settings.clustered)
-                if channel is not None and not divided(error):
-                    channel.drop()
-                settings.counters.add(disruptions=1)
-                pacing = pacing or Pacing(settings.retry, started, settings.clock)
-                pause = pacing.after_outage(error, deadline - settings.clock())
-                cause = telling(error, cause)
-                if pause is None or isinstance(error, Exhausted):
-                    raise unavailable(cause, attempts, settings.clock() - started) from cause
-                if pause > 0:
-                    yield Sleep(pause)
-    finally:
-        if channel is not None:
-            channel.release()
-
-
-def _raise_final(error: Exception, *, clustered: bool) -> None:
-    """Raise what trying again can't mend."""
-    if not clustered and (refused := misnamed(error)):
-        raise refused from error
-    if isinstance(error, Lost) and error.interruption is not None:
-        raise error.interruption from None
-    if isinstance(error, ReplyError) and not passing(error):
-        raise refusal(error, "reading") from error
-
-
-def exchange(
-    settings: Settings, channel: Channel, commands: Sequence[Command], timeout: float
-) -> Steps[list[Any]]:
-    """Send a batch and read its replies; if anything goes wrong, the socket is not used again."""
-    settings.counters.add(round_trips=1)
-    try:
-        replies: list[Any] = yield Send(channel, commands, timeout)
-    except BaseException:
-        channel.drop()
-        raise
-    return replies
-
-
-def required(reply: Any, doing: str) -> Any:
-    """The reply, unless it is an error."""
-    if isinstance(reply, ReplyError):
-        if passing(reply):
-            raise reply
-        raise refusal(reply, doing)
-    return reply

@@ -321,6 +321,13 @@ def role_of(reply: object) -> bytes | None:
     return found if found in _ROLES else None
 
 
+def is_primary(reply: object) -> bool:
+    """Whether a reply of ROLE, or of HELLO, shows a server that takes writes."""
+    if type(reply) is list and reply:
+        return reply[0] == b"master" or role_of(reply) == b"master"
+    return role_of(reply) == b"master"
+
+
 def require_primary(role: bytes) -> None:
     """Refuse to read from a replica, or from a demoted primary: its data may be stale.
 
