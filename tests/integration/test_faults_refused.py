@@ -151,7 +151,7 @@ def test_a_replica_is_no_server_to_work_on(
         with client_of(replica.unix_url) as client:
             client.replicaof("127.0.0.1", 1)
             client.config_set("replica-serve-stale-data", stale)
-    with open_twin(kind, replica.url, deadline=1) as twin:
+    with open_twin(kind, replica.url, deadline=0.5) as twin:
         ledger.commit(twin)
         with pytest.raises(StoreUnavailable, match=code):
             twin.get(GOOD)

@@ -181,8 +181,7 @@ def test_with_no_server_until_the_deadline_it_is_unknown_and_can_be_resolved_lat
     ledger = Ledger(server)
     with proxied(kind, server.url) as (proxy, twin), ThreadPoolExecutor(1) as pool:
         at_exec = proxy.inject(HoldReply() if applied else HoldRequest(), "EXEC", where=of_commit)
-        hasty = twin.hasty(SOON)
-        call = pool.submit(ledger.commit, hasty)
+        call = pool.submit(ledger.commit, twin.hasty(SOON))
         at_exec.wait()
         proxy.refuse()
         assert proxy.kill() == 1
@@ -191,7 +190,7 @@ def test_with_no_server_until_the_deadline_it_is_unknown_and_can_be_resolved_lat
             attempted=1, unknown=1, applied=int(applied)
         )
         token = the_unknown(ledger).token
-        assert hasty.resolve(token) is Resolution.UNKNOWN
+        assert twin.hasty(0.1).resolve(token) is Resolution.UNKNOWN
         proxy.accept()
         expected = Resolution.COMMITTED if applied else Resolution.NOT_COMMITTED
         assert [twin.resolve(token) for _ in range(3)] == [expected] * 3
