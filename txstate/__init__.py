@@ -3,9 +3,9 @@
 Strictly serializable, applied exactly once, at one round trip. Start with `Store`, `AsyncStore` and `transactional`.
 """
 
-from txstate._codec import JSON
-from txstate._docs import Doc
-from txstate._snapshot import Snapshot
+from txstate._documents.codec import JSON
+from txstate._documents.doc import Doc
+from txstate._documents.snapshot import Snapshot
 from txstate.durability import Durability, Fsync, Replicas
 from txstate.errors import (
     CodecError,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from txstate import durability as levels
-from txstate._docs import KEEP, Keep
+from txstate._documents.doc import KEEP, Keep
 from txstate._drivers.fork import forget_in_children
 from txstate._engine.group import Groups
 from txstate._engine.settings import Settings

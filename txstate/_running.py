@@ -11,7 +11,7 @@ from txstate.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txstate._docs import Doc
+    from txstate._documents.doc import Doc
     from txstate._engine.attempt import Attempt
 
 

@@ -13,7 +13,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, Self, TypeVar
 
 from txstate._core import StoreBase
-from txstate._docs import KEEP, Doc, Keep
+from txstate._documents.doc import KEEP, Doc, Keep
 from txstate._drivers.aio import AsyncDriver
 from txstate._drivers.kinds import async_driver, sync_driver
 from txstate._drivers.mailbox import AsyncMailbox, SyncMailbox
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import timedelta
 
-    from txstate._codec import JSON
-    from txstate._docs import Record
+    from txstate._documents.codec import JSON
+    from txstate._documents.doc import Record
+    from txstate._documents.snapshot import Snapshot
     from txstate._engine.attempt import Attempt
-    from txstate._snapshot import Snapshot
     from txstate.resolution import Resolution
 
 P = ParamSpec("P")

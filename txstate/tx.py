@@ -15,8 +15,8 @@ from txstate.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from txstate._codec import JSON
-    from txstate._docs import Doc
+    from txstate._documents.codec import JSON
+    from txstate._documents.doc import Doc
     from txstate._drivers.aio import AsyncDriver
     from txstate._drivers.sync import SyncDriver
     from txstate._engine.attempt import Attempt

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from txstate import AsyncStore, Store, UsageError
-from txstate._record import Record
+from txstate._documents.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

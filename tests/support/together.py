@@ -18,7 +18,7 @@ from txstate._engine.transaction import transact
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from txstate._docs import Doc
+    from txstate._documents.doc import Doc
     from txstate._effects import Effect
     from txstate._engine.settings import Settings
     from txstate.tx import Tx

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from txstate._codec import (
+from txstate._documents.codec import (
     INT_MAX,
     INT_MIN,
     MAX_DEPTH,
@@ -32,7 +32,7 @@ from txstate._codec import (
     normalize,
     peek,
 )
-from txstate._snapshot import Snapshot
+from txstate._documents.snapshot import Snapshot
 from txstate.errors import CodecError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

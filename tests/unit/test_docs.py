@@ -11,8 +11,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from txstate._codec import INT_MAX, INT_MIN, VERSION_FIELD, decode_name
-from txstate._docs import KEEP, Changes, Doc, Record
+from txstate._documents.codec import INT_MAX, INT_MIN, VERSION_FIELD, decode_name
+from txstate._documents.doc import KEEP, Changes, Doc, Record
 from txstate.errors import CodecError, FieldNotLoaded, UsageError
 
 if TYPE_CHECKING:

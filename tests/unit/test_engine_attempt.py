@@ -15,7 +15,7 @@ from txstate.errors import UsageError, WrongType
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from txstate._docs import Doc
+    from txstate._documents.doc import Doc
     from txstate._effects import Command, Steps
     from txstate.tx import Tx
 

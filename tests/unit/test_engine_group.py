@@ -13,7 +13,7 @@ from support.scripted import error, lost
 from support.together import Box, Together
 
 from txstate import events
-from txstate._changes import KEEP, Changes
+from txstate._documents.changes import KEEP, Changes
 from txstate._effects import Acquire, Park
 from txstate._engine import relay
 from txstate._engine.armed import signature_of

@@ -19,7 +19,7 @@ from txstate.retry import Retry
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txstate._docs import Doc
+    from txstate._documents.doc import Doc
     from txstate.tx import Tx
 
 INTERRUPTIONS = [KeyboardInterrupt, SystemExit]

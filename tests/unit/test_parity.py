@@ -32,7 +32,7 @@ from txstate import (
     Tx,
     TxStateError,
 )
-from txstate._docs import KEEP, Keep
+from txstate._documents.doc import KEEP, Keep
 
 if TYPE_CHECKING:
     from datetime import timedelta

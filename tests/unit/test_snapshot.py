@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from txstate._snapshot import FrozenDict, FrozenList, Snapshot
+from txstate._documents.snapshot import FrozenDict, FrozenList, Snapshot
 from txstate.errors import CodecError, FieldNotLoaded
 
 RAW = {

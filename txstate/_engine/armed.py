@@ -14,8 +14,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
-from txstate._codec import VERSION_FIELD, decode_version
-from txstate._docs import Record, Stored
+from txstate._documents.codec import VERSION_FIELD, decode_version
+from txstate._documents.doc import Record, Stored
 from txstate._effects import LARGE, Constant, ReplyError
 from txstate._engine.claims import NO_TURN, Turn, claim_names
 from txstate._engine.proof import Proof

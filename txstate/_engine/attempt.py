@@ -28,7 +28,7 @@ from txstate.errors import UsageError, WrongType
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-    from txstate._docs import Doc
+    from txstate._documents.doc import Doc
     from txstate._effects import Channel, Command, Constant, Patience, Steps
     from txstate._engine.armed import Tail, Wanted
     from txstate._engine.group import Member

@@ -10,7 +10,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from txstate._codec import decode_name
+from txstate._documents.codec import decode_name
 from txstate._effects import NOTHING, Lost, Unreachable
 from txstate._engine.armed import rearm
 from txstate._engine.carried import carried

@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from txstate._docs import Doc, Record
+from txstate._documents.doc import Doc, Record
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from txstate._docs import Guard
+    from txstate._documents.doc import Guard
     from txstate._engine.armed import Wanted
 
 

@@ -17,10 +17,10 @@ from txstate._engine.slots import SLOTS, slot_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from txstate._documents.snapshot import Snapshot
     from txstate._effects import Channel, Command, Steps
     from txstate._engine.reads import Read
     from txstate._engine.settings import Settings
-    from txstate._snapshot import Snapshot
 
 _BATCH: Final = 1000
 """Documents that are asked for in one round trip, at most."""

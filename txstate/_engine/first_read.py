@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from txstate._docs import Record
+from txstate._documents.doc import Record
 from txstate._effects import NOTHING, Constant, ReplyError, Send
 from txstate._engine.armed import FEW, PACKED, Armed, names_of, signature_of
 from txstate._engine.claims import claim_names

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from txstate._codec import VERSION_FIELD, decode_version
-from txstate._docs import Record
+from txstate._documents.codec import VERSION_FIELD, decode_version
+from txstate._documents.doc import Record
+from txstate._documents.snapshot import Snapshot
 from txstate._effects import Acquire, Exhausted, Lost, ReplyError, Send
 from txstate._engine.armed import names_of
 from txstate._engine.outcome import passing, refusal
@@ -18,7 +19,6 @@ from txstate._engine.repeated import exchange, repeated, required
 from txstate._engine.resolve import Evidence, Finding, resolve
 from txstate._engine.session import is_primary, require_primary, role_of
 from txstate._engine.slots import slot_of
-from txstate._snapshot import Snapshot
 from txstate.errors import CrossSlotError, WrongType
 
 if TYPE_CHECKING:

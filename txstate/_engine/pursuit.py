@@ -20,7 +20,7 @@ from txstate.errors import ConflictError, StoreUnavailable
 from txstate.retry import Pacing
 
 if TYPE_CHECKING:
-    from txstate._docs import Record
+    from txstate._documents.doc import Record
     from txstate._engine.confirm import Shortfall
     from txstate._engine.settings import Settings
     from txstate.errors import TxStateError

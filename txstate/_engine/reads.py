@@ -8,13 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from txstate._codec import VERSION_FIELD
+from txstate._documents.codec import VERSION_FIELD
 from txstate._effects import ReplyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from txstate._docs import Record
+    from txstate._documents.doc import Record
     from txstate._effects import Command
 
 _NO_FIELD: Final = -2

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from txstate._codec import VERSION_FIELD
-from txstate._docs import Record
+from txstate._documents.codec import VERSION_FIELD
+from txstate._documents.doc import Record
 from txstate._engine.writeset import Write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from txstate._docs import Changes
+    from txstate._documents.doc import Changes
     from txstate._engine.armed import Wanted
     from txstate._engine.attempt import Attempt
     from txstate._engine.group import Member

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from txstate._codec import VERSION_FIELD
+from txstate._documents.codec import VERSION_FIELD
 from txstate._effects import Connect, Lost, ReplyError, Send, Sleep, Unreachable
 from txstate._engine.outcome import passing
 from txstate.errors import UsageError

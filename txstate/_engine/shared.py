@@ -12,7 +12,7 @@ from txstate._engine.relay import Relay
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txstate._docs import Record
+    from txstate._documents.doc import Record
     from txstate._effects import Steps
     from txstate._engine.armed import Wanted
     from txstate._engine.attempt import Attempt

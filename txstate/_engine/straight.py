@@ -12,9 +12,9 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from txstate._changes import KEEP
-from txstate._codec import VERSION_FIELD
-from txstate._docs import Doc
+from txstate._documents.changes import KEEP
+from txstate._documents.codec import VERSION_FIELD
+from txstate._documents.doc import Doc
 from txstate._effects import LARGE, Lost, Onward, Send
 from txstate._engine.armed import signature_of
 from txstate._engine.claims import NO_TURN
@@ -34,7 +34,7 @@ from txstate.errors import TxStateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
-    from txstate._docs import Changes, Record
+    from txstate._documents.doc import Changes, Record
     from txstate._effects import Channel, Command, Steps
     from txstate._engine.armed import Armed, Tail, Wanted
     from txstate._engine.attempt import Attempt

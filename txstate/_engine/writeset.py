@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from txstate._codec import VERSION_FIELD
-from txstate._docs import KEEP
+from txstate._documents.codec import VERSION_FIELD
+from txstate._documents.doc import KEEP
 from txstate._effects import LARGE, Bulky
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from txstate._docs import Changes, Record
+    from txstate._documents.doc import Changes, Record
     from txstate._effects import Command
     from txstate._engine.attempt import Attempt
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from datetime import timedelta
 from math import isfinite
 
-from txstate._changes import KEEP, MISSING, NOT_LOADED, Absent, Changes, Keep
-from txstate._codec import JSON
-from txstate._fields import Guard
-from txstate._record import Record, Stored
+from txstate._documents.changes import KEEP, MISSING, NOT_LOADED, Absent, Changes, Keep
+from txstate._documents.codec import JSON
+from txstate._documents.fields import Guard
+from txstate._documents.record import Record, Stored
 from txstate.errors import FieldNotLoaded, UsageError
 
 __all__ = ["KEEP", "Changes", "Doc", "Guard", "Keep", "Record", "Stored"]

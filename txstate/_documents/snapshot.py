@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
-from txstate._codec import JSON, VERSION_FIELD, decode, decode_name, encode_name, peek
+from txstate._documents.codec import JSON, VERSION_FIELD, decode, decode_name, encode_name, peek
 from txstate.errors import CodecError, FieldNotLoaded
 
 

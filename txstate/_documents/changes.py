@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from txstate._codec import CONTAINERS, JSON, VERSION_FIELD, dump, encode, encode_name, is_same
+from txstate._documents.codec import CONTAINERS, JSON, VERSION_FIELD, dump, encode, encode_name, is_same
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,6 +1,6 @@
 """What was read of one document in one attempt, and what was written to it: the read set and the write set in one.
 
-Owns what was read, and what there is to commit; how a function uses it is told in `_fields`. Knows nothing of commands,
+Owns what was read, and what there is to commit; how a function uses it is told in `fields`. Knows nothing of commands,
 connections and versions to come.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from txstate._changes import KEEP, NOT_LOADED, Changes, difference, dropped_fields
-from txstate._codec import VERSION_FIELD, decode_name, decode_version, encode_name
-from txstate._fields import Fields
-from txstate._snapshot import Snapshot
+from txstate._documents.changes import KEEP, NOT_LOADED, Changes, difference, dropped_fields
+from txstate._documents.codec import VERSION_FIELD, decode_name, decode_version, encode_name
+from txstate._documents.fields import Fields
+from txstate._documents.snapshot import Snapshot
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:

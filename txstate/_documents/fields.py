@@ -9,8 +9,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
-from txstate._changes import KEEP, MISSING, NOT_LOADED, Keep
-from txstate._codec import (
+from txstate._documents.changes import KEEP, MISSING, NOT_LOADED, Keep
+from txstate._documents.codec import (
     CONTAINERS,
     JSON,
     KNOWN_NAMES,
