@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -146,6 +148,48 @@ def test_to_dict_is_independent() -> None:
     copy["b"].append(9)
     assert doc == {"a": [1], "b": [2, 3]}
     assert record.changes() == change(b"b", b"[2,3]")
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda doc: pickle.loads(pickle.dumps(doc))],  # noqa: S301 - our own bytes
+    ids=["copy", "deep", "pickle"],
+)
+@pytest.mark.parametrize("fields", [None, ["a"]], ids=["whole", "partial"])
+def test_copies_are_plain_dicts_and_no_part_of_the_transaction(
+    copied: Callable[[Doc], dict[str, Any]], fields: Sequence[str] | None
+) -> None:
+    record, doc = opened(stored(a=[1]), fields)
+    doc["n"] = 1
+    other = copied(doc)
+    assert type(other) is dict
+    assert other == {"a": [1], "n": 1}
+    other["a"].append(2)
+    other["n"] = 2
+    assert record.changes() == change(b"n", b"1")
+
+
+def test_is_merged_like_a_dict() -> None:
+    record, doc = opened(stored(a=1, b=2))
+    for merged in (doc | {"b": 3}, {"a": 0, "c": 4} | doc):
+        assert type(merged) is dict
+    assert doc | {"b": 3} == {"a": 1, "b": 3}
+    assert {"a": 0, "c": 4} | doc == {"a": 1, "b": 2, "c": 4}
+    assert record.changes() is None
+    same = doc
+    same |= {"b": 3, "c": [4]}
+    assert same is doc
+    assert record.changes() == change(b"b", b"3", b"c", b"[4]")
+    partial, part = opened(stored(a=1, b=2), ["a"])
+    part |= {"c": 3}
+    assert partial.changes() == change(b"c", b"3")
+    with pytest.raises(FieldNotLoaded):
+        part | {}
+    with pytest.raises(FieldNotLoaded):
+        {} | part
+    for operator in ("__or__", "__ror__", "__ior__"):
+        with pytest.raises(TypeError):
+            getattr(doc, operator)(5)
 
 
 def test_what_is_no_json_hurts_only_who_reads_it() -> None:

@@ -155,6 +155,17 @@ def test_copies_of_values_are_plain_and_can_be_changed(snapshot: Snapshot) -> No
     assert copy.copy(snapshot) == PLAIN
 
 
+def test_is_merged_like_a_dict(snapshot: Snapshot, partial: Snapshot) -> None:
+    assert snapshot | {"n": 6} == {**PLAIN, "n": 6}
+    assert {"n": 6, "new": 1} | snapshot == {**PLAIN, "new": 1}
+    assert type(snapshot | {}) is type({} | snapshot) is dict
+    assert snapshot == PLAIN
+    with pytest.raises(FieldNotLoaded):
+        partial | {}
+    with pytest.raises(FieldNotLoaded):
+        {} | partial
+
+
 def test_partial_tells_what_it_does_not_know(partial: Snapshot) -> None:
     assert partial["n"] == 5
     assert partial.get("gone", 1) == 1

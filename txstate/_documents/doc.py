@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping
 from datetime import timedelta
 from math import isfinite
+from typing import Self
 
 from txstate._documents.changes import KEEP, MISSING, NOT_LOADED, Absent, Changes, Keep
 from txstate._documents.codec import JSON
 from txstate._documents.fields import Guard
+from txstate._documents.mapping import DictLike
 from txstate._documents.record import Record, Stored
 from txstate.errors import FieldNotLoaded, UsageError
 
@@ -21,12 +23,13 @@ __all__ = ["KEEP", "Changes", "Doc", "Guard", "Keep", "Record", "Stored"]
 _TTL_MAX = 2**53
 
 
-class Doc(MutableMapping[str, JSON]):
+class Doc(DictLike, MutableMapping[str, JSON]):
     """One document inside of a transaction: a dict of its fields, to read and to change.
 
     Assigning stores a copy; what ``doc["x"]`` hands out is the document's own value, so changing a list or a dict
     inside of it counts. Nothing is sent before the commit, and then only what differs from what was read.
-    Assigning to a missing document creates it.
+    Assigning to a missing document creates it. What `copy` and `pickle` make of it is a plain dict, as `to_dict` does: only
+    the document itself belongs to the transaction.
 
     A partial document (`fields=`) raises `FieldNotLoaded` where a field that was not fetched would be needed.
     """
@@ -171,16 +174,14 @@ class Doc(MutableMapping[str, JSON]):
         self._check_read()
         return len(self._record.names())
 
-    def __eq__(self, other: object) -> bool:
-        """Equal to any mapping with the same fields; the key and the version don't count."""
-        return super().__eq__(other)
-
-    __hash__ = None  # type: ignore[assignment]  # like every mapping that compares by content
-
     def __bool__(self) -> bool:
         """Whether there are fields, as for a dict; of a partial one, whether there is a document."""
         self._check_read()
         return bool(self._record.names()) if self._record.whole else self._record.exists
+
+    def __ior__(self, other: Mapping[str, JSON]) -> Self:  # type: ignore[override]  # it stays the document
+        self.update(other)
+        return self
 
     def setdefault(self, name: str, default: JSON = None) -> JSON:
         """The field's value, after storing a copy of the default if there was none."""
@@ -201,6 +202,15 @@ class Doc(MutableMapping[str, JSON]):
         self._check_write()
         for name in self._record.names():
             self._record.remove(name)
+
+    def __copy__(self) -> dict[str, JSON]:
+        return self.to_dict()
+
+    def __deepcopy__(self, memo: object) -> dict[str, JSON]:
+        return self.to_dict()
+
+    def __reduce__(self) -> tuple[type[dict[str, JSON]], tuple[dict[str, JSON]]]:
+        return dict, (self.to_dict(),)
 
     def __repr__(self) -> str:
         record = self._record

@@ -5,14 +5,17 @@ Owns `Snapshot` and the frozen lists and dicts inside of it. Knows nothing of ho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from txstate._documents.codec import JSON, VERSION_FIELD, decode, decode_name, encode_name, peek
+from txstate._documents.mapping import DictLike
 from txstate.errors import CodecError, FieldNotLoaded
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
-class Snapshot(Mapping[str, JSON]):
+
+class Snapshot(DictLike):
     """An immutable mapping: what a document held at one moment.
 
     Nested lists and dicts are frozen; `to_dict()` gives copies to change. Equal to any mapping of the same content,
@@ -75,12 +78,6 @@ class Snapshot(Mapping[str, JSON]):
     def __len__(self) -> int:
         self._need_all()
         return sum(1 for _ in self._loaded())
-
-    def __eq__(self, other: object) -> bool:
-        """Equal to any mapping with the same fields; the key and the version don't count."""
-        return super().__eq__(other)
-
-    __hash__ = None  # type: ignore[assignment]  # like every mapping that compares by content
 
     def __bool__(self) -> bool:
         """Whether there are fields, as for a dict; a partial one is true: there is a document."""
