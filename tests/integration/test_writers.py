@@ -370,5 +370,24 @@ def test_writing_keeps_the_expiries_of_fields(
         assert twin.stats.conflicts == 0
 
 
+@both_twins
+@field_ttl_servers
+def test_what_is_made_anew_does_not_expire_as_the_fields_of_the_deleted_document(
+    kind: str, server: ServerHandle, admin: redis.Redis
+) -> None:
+    async def body(tx: AsyncTx) -> None:
+        await tx.delete(KEY)
+        await tx.put(KEY, {"kept": "anew"})
+        (await tx.get("other"))["kept"] = "changed"
+
+    admin.hset("other", mapping={"kept": "1"})
+    with open_twin(kind, server.url) as twin:
+        for key in (KEY, "other"):
+            assert admin.hpexpire(key, HOUR, "kept") == [1]
+        twin.run(body)
+        assert admin.hpttl(KEY, "kept") == [-1]
+        assert admin.hpttl("other", "kept")[0] > 0
+
+
 def add_one(doc: Doc) -> None:
     doc.increment("n")

@@ -57,13 +57,15 @@ def guarded_write(volatile: Sequence[FieldTTLsRead], writes: Sequence[Command]) 
 
     Args:
         volatile: the fields that expire, with their times, of all documents that were read.
-        writes: what a plain transaction would send. Fields that they set keep their time.
+        writes: what a plain transaction would send. Fields that they set keep their time, but for those of a document
+            that is deleted first: what is made in its place has none.
     """
     checks = [
         (read.name, field, b"%d" % time) for read in volatile for field, time in (read.volatile or {}).items()
     ]
+    gone = {write[1] for write in writes if write[0] == "DEL"}
     expiring: dict[tuple[bytes | str, bytes | str], bytes] = {
-        (name, field): time for name, field, time in checks
+        (name, field): time for name, field, time in checks if name not in gone
     }
     commands = [part for write in writes for part in _parts(write)]
     commands += [
