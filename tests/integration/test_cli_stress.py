@@ -7,12 +7,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import pytest
 import redis
+from support.wire import eventually
 
 from txstate.cli._options import CommandError
 from txstate.cli._stress import command as stress_command
@@ -24,7 +24,7 @@ from txstate.cli._stress.worker import Job
 from txstate.cli._stress.workloads import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from support.servers import ServerHandle, StartServer
 
@@ -62,13 +62,6 @@ def counted(*arguments: str) -> dict[str, Any]:
     assert told["lost"] == told["doubled"] == told["torn"] == 0
     assert told["attempts"] >= told["acknowledged"]
     return told
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_hot_counter_on_a_private_server() -> None:
@@ -171,7 +164,7 @@ def test_an_interrupt_ends_all_workers_and_removes_the_keys(
             {signal.SIGINT: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}, valkey9.url, "--seconds", "60"
         ) as parent,
     ):
-        wait_for(lambda: client.keys("*stress*token*"))
+        eventually(lambda: client.keys("*stress*token*"))
         if end is signal.SIGINT:  # by the terminal, to all of them
             os.killpg(parent.pid, end)
         else:
@@ -179,7 +172,7 @@ def test_an_interrupt_ends_all_workers_and_removes_the_keys(
         _, said = parent.communicate(timeout=30)
         assert parent.returncode == code
         assert said == b""
-        wait_for(lambda: is_gone(parent.pid))
+        eventually(lambda: is_gone(parent.pid))
         assert client.keys() == []
 
 
@@ -190,7 +183,7 @@ def test_signals_that_it_was_started_to_ignore_do_not_end_it(valkey9: ServerHand
         redis.Redis.from_url(valkey9.url) as client,
         started_with(handled, valkey9.url, "--seconds", "0.5") as parent,
     ):
-        wait_for(lambda: client.keys("*stress*token*"))
+        eventually(lambda: client.keys("*stress*token*"))
         for ignored in handled:
             os.killpg(parent.pid, ignored)
         _, said = parent.communicate(timeout=30)
@@ -228,7 +221,7 @@ def test_a_server_that_is_killed_and_started_again_is_told_from_a_loss(
     server = start_server("valkey9", **options)
     with started_with({}, server.unix_url, "--seconds", "1") as parent:
         with redis.Redis.from_url(server.unix_url) as client:
-            wait_for(lambda: client.keys("*stress*token*"))
+            eventually(lambda: client.keys("*stress*token*"))
         server.restart(kill=True)
         shown, said = parent.communicate(timeout=60)
     assert parent.returncode == code, said
@@ -273,10 +266,10 @@ def test_workers_outlive_their_parent_by_a_moment_only(valkey9: ServerHandle) ->
             env=environment(),
         ) as parent,
     ):
-        wait_for(lambda: client.keys("*stress*token*"))
+        eventually(lambda: client.keys("*stress*token*"))
         parent.kill()
         parent.wait()
-        wait_for(lambda: is_gone(parent.pid))
+        eventually(lambda: is_gone(parent.pid))
 
 
 def is_gone(group: int) -> bool:

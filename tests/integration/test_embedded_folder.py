@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from support.processes import is_alive, parent_of
+from support.wire import eventually
 
 from txstate import embedded
 from txstate.embedded import guard, home, lease
 from txstate.errors import StoreUnavailable, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 WORKER = """
 import sys, redis
@@ -46,28 +48,6 @@ SHUT = os.geteuid() == 0 and not all(
     for folder in Path(path).resolve().parents
 )
 """Whether a child that gives up root's rights could not even import what it tests."""
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
-
-
-def is_alive(pid: int) -> bool:
-    command = ["/bin/ps", "-o", "stat=", "-p", str(pid)]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() not in (
-        "",
-        "Z",
-        "Zs",
-    )
-
-
-def parent_of(pid: int) -> int:
-    return int(
-        subprocess.run(["/bin/ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, check=True).stdout
-    )
 
 
 def call(server: embedded.EmbeddedServer, *command: str) -> Any:
@@ -96,7 +76,7 @@ def start_worker(folder: Path, key: str, count: int) -> subprocess.Popen[str]:
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "state"
     locks = [tmp_path / "state" / name for name in (guard.GUARD, guard.SERVER)]
-    wait_for(lambda: not any(path.exists() and is_locked(path) for path in locks))
+    eventually(lambda: not any(path.exists() and is_locked(path) for path in locks))
 
 
 def is_locked(path: Path) -> bool:
@@ -143,7 +123,7 @@ def test_sigkill_of_clients_leaves_neither_orphan_nor_damage(folder: Path, kille
         assert is_alive(pid)
         for worker in workers[killed:]:
             worker.kill()
-    wait_for(lambda: not is_alive(pid))
+    eventually(lambda: not is_alive(pid))
     server = embedded.open_folder(folder)
     for number, worker in enumerate(workers):
         assert worker.stdout
@@ -160,7 +140,7 @@ def test_sigkill_of_the_server_brings_it_back_at_the_same_address(folder: Path) 
     url, pid = server.url, server_pid(server)
     call(server, "SET", "k", "v")
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: answers(server))
+    eventually(lambda: answers(server))
     assert server_pid(server) != pid
     assert (call(server, "GET", "k"), server.url) == (b"v", url)
     server.close()
@@ -172,7 +152,7 @@ def test_sigkill_of_the_guard_ends_the_server_and_revive_brings_both_back(folder
     call(server, "SET", "k", "v")
     os.kill(parent_of(pid), signal.SIGKILL)
     if sys.platform == "linux":
-        wait_for(lambda: not is_alive(pid))
+        eventually(lambda: not is_alive(pid))
     server.revive()
     assert (call(server, "GET", "k"), server.url) == (b"v", url)
     assert server_pid(server) != pid
@@ -206,7 +186,7 @@ def test_sigkill_of_guard_and_clients_together(folder: Path) -> None:
     worker.kill()
     worker.communicate()
     if sys.platform == "linux":
-        wait_for(lambda: not is_alive(pid))
+        eventually(lambda: not is_alive(pid))
     server = embedded.open_folder(folder)
     assert server_pid(server) != pid
     server.close()
@@ -217,7 +197,7 @@ def test_sigterm_of_the_guard_stops_the_server_in_order(folder: Path) -> None:
     call(server, "SET", "k", "v")
     pid = server_pid(server)
     os.kill(parent_of(pid), signal.SIGTERM)
-    wait_for(lambda: not is_alive(pid))
+    eventually(lambda: not is_alive(pid))
     server.revive()
     assert call(server, "GET", "k") == b"v"
     assert "ready to exit" in (folder / guard.LOG).read_text()
@@ -246,7 +226,7 @@ def test_an_orphan_that_outlived_its_guard_is_shut_down_first(folder: Path) -> N
     os.close(lock)
     state = {"protocol": 1, "socket": address, "host": "here"}
     (folder / guard.GUARD).write_text(json.dumps(state))
-    wait_for(Path(address).exists)
+    eventually(Path(address).exists)
     with redis.Redis(unix_socket_path=address) as client:
         client.set("k", "v")
     server = embedded.open_folder(folder)
@@ -350,7 +330,7 @@ def test_a_removed_socket_comes_back(folder: Path) -> None:
     address = Path(server.url.removeprefix("unix://"))
     address.unlink()
     address.parent.rmdir()
-    wait_for(lambda: answers(server), 15)
+    eventually(lambda: answers(server))
     assert call(server, "GET", "k") == b"v"
     server.close()
 
@@ -364,7 +344,7 @@ def test_a_deleted_lease_file_protects_its_users_nevertheless(folder: Path) -> N
     time.sleep(0.3)  # what would be wrong is an end that comes by itself
     assert server_pid(late) == pid
     late.close()
-    wait_for(lambda: not is_alive(pid))
+    eventually(lambda: not is_alive(pid))
 
 
 def test_a_deleted_folder_is_reported(folder: Path) -> None:
@@ -374,7 +354,7 @@ def test_a_deleted_folder_is_reported(folder: Path) -> None:
     with pytest.raises(StoreUnavailable, match="can't be used any more"):
         server.revive()
     server.close()
-    wait_for(lambda: not is_alive(pid))
+    eventually(lambda: not is_alive(pid))
 
 
 def test_the_strictest_fsync_wins_and_outlives_a_restart(folder: Path) -> None:
@@ -387,7 +367,7 @@ def test_the_strictest_fsync_wins_and_outlives_a_restart(folder: Path) -> None:
     strict = embedded.open_folder(folder, fsync="always")
     assert fsync() == b"always"
     os.kill(server_pid(relaxed), signal.SIGKILL)
-    wait_for(lambda: answers(relaxed))
+    eventually(lambda: answers(relaxed))
     assert fsync() == b"always"
     strict.close()
     relaxed.close()
@@ -411,7 +391,7 @@ def test_a_forked_child_shares_the_lease(folder: Path) -> None:
     assert is_alive(pid)
     os.close(write)
     os.waitpid(child, 0)
-    wait_for(lambda: not is_alive(pid))
+    eventually(lambda: not is_alive(pid))
 
 
 @pytest.mark.parametrize("private", [False, True])
@@ -420,7 +400,7 @@ def test_a_server_that_nobody_closed_is_given_up_with_a_warning(folder: Path, *,
     pid = server_pid(server)
     with pytest.warns(ResourceWarning, match="was not closed: use `with`, or close"):
         del server
-    wait_for(lambda: not is_alive(pid))
+    eventually(lambda: not is_alive(pid))
 
 
 def test_giving_up_a_server_that_nobody_closed_waits_for_nobody(folder: Path) -> None:
@@ -434,7 +414,7 @@ def test_giving_up_a_server_that_nobody_closed_waits_for_nobody(folder: Path) ->
         waits = dropping.is_alive()
     dropping.join()
     assert not waits
-    wait_for(lambda: not is_alive(pid))
+    eventually(lambda: not is_alive(pid))
 
 
 def test_a_child_that_forgets_what_it_inherited_leaves_it_to_its_parent(folder: Path) -> None:
@@ -549,7 +529,7 @@ def test_other_servers_keep_their_promises(folder: Path, package: str) -> None:
     server = embedded.open_folder(folder, server=binary)
     call(server, "SET", "k", "v")
     os.kill(server_pid(server), signal.SIGKILL)
-    wait_for(lambda: answers(server))
+    eventually(lambda: answers(server))
     os.kill(parent_of(server_pid(server)), signal.SIGKILL)
     server.revive()
     server.close()

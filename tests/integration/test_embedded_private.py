@@ -11,39 +11,15 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from support.processes import is_alive, parent_of
+from support.wire import eventually
 
 from txstate import embedded
 from txstate.embedded import home
 from txstate.errors import StoreUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
-
-
-def is_alive(pid: int) -> bool:
-    command = ["/bin/ps", "-o", "stat=", "-p", str(pid)]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() not in (
-        "",
-        "Z",
-        "Zs",
-    )
-
-
-def parent_of(pid: int) -> int:
-    return int(
-        subprocess.run(["/bin/ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, check=True).stdout
-    )
 
 
 def server_pid(url: str) -> int:
@@ -65,7 +41,7 @@ def test_nothing_is_left_after_close() -> None:
     server.close()
     assert not is_alive(pid)
     assert not folder.exists()
-    wait_for(lambda: not is_alive(guard))
+    eventually(lambda: not is_alive(guard))
     server.close()
 
 
@@ -80,12 +56,12 @@ def test_nothing_is_left_after_sigkill(also_guard: bool) -> None:  # noqa: FBT00
         if also_guard:
             os.kill(guard, signal.SIGKILL)
         owner.kill()
-    wait_for(lambda: not is_alive(pid))
-    wait_for(lambda: not is_alive(guard))
+    eventually(lambda: not is_alive(pid))
+    eventually(lambda: not is_alive(guard))
     folder = Path(url.removeprefix("unix://")).parent
     if also_guard:  # nobody was left who could have removed it
         shutil.rmtree(folder)
-    wait_for(lambda: not folder.exists())
+    eventually(lambda: not folder.exists())
 
 
 def test_close_after_the_guard_was_killed_still_leaves_nothing() -> None:
@@ -102,7 +78,7 @@ def test_a_private_server_that_died_is_not_replaced_by_an_empty_one() -> None:
     folder = folder_of(server)
     pid = server_pid(server.url)
     os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not is_alive(pid))
+    eventually(lambda: not is_alive(pid))
     with pytest.raises(redis.ConnectionError), redis.Redis.from_url(server.url) as client:
         client.ping()
     with pytest.raises(StoreUnavailable, match="its data with it"):
@@ -156,7 +132,7 @@ def test_the_end_of_the_opening_thread_ends_nothing() -> None:
         closer.start()
     for closer in closers:
         closer.join()
-    wait_for(lambda: not folder_of(opened[0]).exists())
+    eventually(lambda: not folder_of(opened[0]).exists())
 
 
 def test_the_opener_keeps_no_descriptor_and_no_dead_child() -> None:

@@ -151,7 +151,7 @@ def test_a_commit_interrupted_at_any_moment_says_what_became_of_it_and_leaves_a_
     moments = committed = 0
     with client_of(server.unix_url) as admin, FaultProxy(server.url) as proxy:
         for at in range(0, 100_000, step):
-            place, verdict, finding = interrupt_a_commit(proxy, admin, scene, at)
+            place, verdict, finding = interrupt_a_commit(server.unix_url, proxy, admin, scene, at)
             if finding:
                 wrong.append(f"moment {at}: {place or 'not interrupted'}: {finding}")
             if not place or len(wrong) >= ENOUGH:
@@ -169,7 +169,7 @@ def test_a_commit_interrupted_at_any_moment_says_what_became_of_it_and_leaves_a_
 
 
 def interrupt_a_commit(  # noqa: C901 - what is special of each scene
-    proxy: FaultProxy, admin: redis.Redis, scene: str, at: int
+    url: str, proxy: FaultProxy, admin: redis.Redis, scene: str, at: int
 ) -> tuple[str, Resolution | None, str]:
     """Interrupt one commit, and make another one.
 
@@ -188,7 +188,8 @@ def interrupt_a_commit(  # noqa: C901 - what is special of each scene
         markers: list[int] = json.loads(admin.hget(key, "markers") or "[]")
         return markers
 
-    with Store(proxy.url, max_connections=1, retry=Retry(deadline=2)) as store:
+    loses_replies = scene.endswith("lost reply")
+    with Store(proxy.url if loses_replies else url, max_connections=1, retry=Retry(deadline=2)) as store:
         if scene.startswith("first"):
             store.put("another document", {})
         elif scene != "new connection":
@@ -197,7 +198,7 @@ def interrupt_a_commit(  # noqa: C901 - what is special of each scene
             repeat(store, lambda: store.update(key, lambda doc: change(doc, 0)))
         elif scene.startswith("repeated"):
             repeat(store, lambda: store.run(append, 0))
-        lost = proxy.inject(DropReply(), "EXEC", where=of_commit) if scene.endswith("lost reply") else None
+        lost = proxy.inject(DropReply(), "EXEC", where=of_commit) if loses_replies else None
         if scene.endswith("conflict") and not scene.startswith("first"):
             admin.hset(key, "other", at)
         if scene.endswith("in line"):

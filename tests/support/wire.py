@@ -104,7 +104,7 @@ def packed(*commands: str) -> bytes:
     return b"".join(out)
 
 
-def eventually(condition: Callable[[], bool], *, patience: float = 30, pause: float = 0.002) -> None:
+def eventually(condition: Callable[[], object], *, patience: float = 30, pause: float = 0.002) -> None:
     """Wait until it holds; patience and pause in seconds."""
     deadline = time.monotonic() + patience
     while not condition():
