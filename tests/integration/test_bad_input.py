@@ -156,6 +156,27 @@ def test_a_version_that_is_none_is_refused(
 
 
 @both_twins
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_nobody_writes_a_version_beyond_the_last_one(
+    kind: str, server: ServerHandle, admin: redis.Redis, left: int
+) -> None:
+    """Another writer has left so few: for the first commit by a first read, or by what that arms its connection with."""
+    last = 2**53 - 1
+    admin.hset(BAD, "__version__", last - left)
+    with open_twin(kind, server.url) as twin:
+        for number in range(last - left + 1, last + 1):
+            assert twin.update(BAD, lambda doc: doc.increment("n")).version == number
+        with pytest.raises(CodecError, match="the last version"):
+            twin.update(BAD, lambda doc: doc.increment("n"))
+        error = refused(twin, admin, CodecError, lambda doc: doc.increment("n"))
+        assert (error.key, error.field) == (BAD, "__version__")
+        assert f"holds {last}, the last version there can be; remove this field" in str(error)
+        assert twin.update(BAD, lambda doc: doc["n"]).version == last
+        admin.hdel(BAD, "__version__")
+        assert 1 < twin.update(BAD, lambda doc: doc.increment("n")).version < last
+
+
+@both_twins
 @pytest.mark.parametrize("found", ["string", "list", "set", "zset", "stream"])
 def test_a_key_of_another_type_is_named_with_what_it_holds(
     kind: str, server: ServerHandle, admin: redis.Redis, found: str

@@ -21,9 +21,9 @@ JSON: TypeAlias = Any
 
 VERSION_NAME = "__version__"
 VERSION_FIELD = b"__version__"
-VERSION_END = 2**53
-"""Versions are below this, so that clients that count in doubles read them exactly."""
-_VERSION_DIGITS = len(str(VERSION_END))
+VERSION_LAST: Final = 2**53 - 1
+"""Versions go up to this, so that clients that count in doubles read them exactly."""
+_VERSION_DIGITS = len(str(VERSION_LAST))
 _ZERO = ord("0")
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
@@ -194,7 +194,7 @@ def decode_version(raw: bytes | None, *, key: str) -> int:
         return 1
     if raw.isdigit() and len(raw) <= _VERSION_DIGITS:
         version = int(raw)
-        if version < VERSION_END and raw[0] != _ZERO:
+        if version <= VERSION_LAST and raw[0] != _ZERO:
             return version
     message = (
         f"holds {raw[:40]!r}, not a version from 1 to 2**53 - 1; remove this field, then the version is 1"

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from txstate._documents.changes import KEEP
-from txstate._documents.codec import VERSION_FIELD
+from txstate._documents.codec import VERSION_FIELD, VERSION_LAST
 from txstate._documents.doc import Doc
 from txstate._effects import LARGE, Lost, Onward, Send
 from txstate._engine.armed import signature_of
@@ -161,7 +161,11 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         now = settings.clock()
         left = deadline - now
         changes = None if record.pending or left <= 0 else record.changes()
-        if changes is None or (member is not None and member.group is not None):
+        if (
+            changes is None
+            or record.version == VERSION_LAST
+            or (member is not None and member.group is not None)
+        ):
             raise _UnusualError
         delete_first, values, unset, exists, ttl = changes
         if delete_first or unset or not exists or ttl is not KEEP or sum(map(len, values.values())) >= LARGE:

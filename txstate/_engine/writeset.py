@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
-from txstate._documents.codec import VERSION_FIELD
+from txstate._documents.codec import VERSION_FIELD, VERSION_LAST, VERSION_NAME
 from txstate._documents.doc import KEEP
 from txstate._effects import LARGE, Bulky
+from txstate.errors import CodecError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,13 +38,16 @@ def write_set(attempt: Attempt) -> list[Write]:
     A version grows with every commit, and by the clock after a deletion, so that none ever comes back.
 
     Raises:
-        CodecError: a list or dict was given something that can't be stored.
+        CodecError: a list or dict was given something that can't be stored, or somebody else has used up the versions.
     """
     writes, time = [], attempt.read_set.time
     for record in attempt.documents.records.values():
         changes = record.changes()
         if changes is not None:
             version = max(record.version + 1, time) if changes.exists else 0
+            if version > VERSION_LAST:
+                message = f"holds {record.version}, the last version there can be; remove this field, then the version is 1"
+                raise CodecError(message, key=record.key, field=VERSION_NAME)
             writes.append(Write(record, changes, version))
     return writes
 
