@@ -5,13 +5,13 @@ Also everything of `Store` and `AsyncStore` that does no I/O, so that it is writ
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from txstate import durability as levels
+from txstate._checks import check_count, check_seconds
 from txstate._documents.doc import KEEP, Keep
 from txstate._drivers.fork import forget_in_children
 from txstate._engine.group import Groups
@@ -260,10 +260,8 @@ def _check(
 ) -> None:
     """Refuse what could only fail later, far from its cause."""
     _check_namespace(namespace)
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-        raise UsageError(f"timeout= takes a positive, finite number of seconds, not {timeout!r}")
-    if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
-        raise UsageError(f"max_connections= takes a positive int, not {max_connections!r}")
+    check_seconds("timeout=", timeout)
+    check_count("max_connections=", max_connections, 1)
     if on_event is not None and not callable(on_event):
         raise UsageError(f"on_event= takes a function, not {on_event!r}")
     if isinstance(spin, bool) or not isinstance(spin, int | float) or not 0 <= spin <= _LONGEST_SPIN:

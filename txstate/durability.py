@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from typing import TypeAlias
 
+from txstate._checks import check_count, check_seconds
 from txstate.errors import UsageError
 
 
@@ -29,8 +29,8 @@ class Replicas:
     timeout: float = 0.5
 
     def __post_init__(self) -> None:
-        _check_count("Replicas", "n", self.n, 1)
-        _check_timeout("Replicas", self.timeout)
+        check_count("Replicas(n=)", self.n, 1)
+        check_seconds("Replicas(timeout=)", self.timeout)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +56,8 @@ class Fsync:
     def __post_init__(self) -> None:
         if not isinstance(self.local, bool):
             raise UsageError(f"Fsync(local=) takes a bool, not {self.local!r}")
-        _check_count("Fsync", "replicas", self.replicas, 0)
-        _check_timeout("Fsync", self.timeout)
+        check_count("Fsync(replicas=)", self.replicas, 0)
+        check_seconds("Fsync(timeout=)", self.timeout)
         if not self.local and not self.replicas:
             raise UsageError("Fsync(local=False, replicas=0) asks for nothing; for that pass durability=None")
 
@@ -75,13 +75,3 @@ def checked(durability: object) -> Durability | None:
     if durability is None or isinstance(durability, Replicas | Fsync):
         return durability
     raise UsageError(f"durability= takes a txstate.Replicas, a txstate.Fsync or None, not {durability!r}")
-
-
-def _check_count(kind: str, name: str, count: object, least: int) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < least:
-        raise UsageError(f"{kind}({name}=) takes an int of {least} or more, not {count!r}")
-
-
-def _check_timeout(kind: str, timeout: object) -> None:
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-        raise UsageError(f"{kind}(timeout=) takes a positive, finite number of seconds, not {timeout!r}")

@@ -467,16 +467,29 @@ def test_an_opener_with_blocked_signals_gets_a_server_that_stops(folder: Path) -
         ("a\0b", {}, "no folder"),
         ("file", {}, "a file"),
         ("file/sub", {}, "a file"),
+        (None, {}, "no folder"),
+        (5, {}, "no folder"),
+        ("redis://localhost", {}, "no folder"),
         ("state", {"fsync": "never"}, "fsync must be"),
+        ("state", {"timeout": -1}, "timeout= takes a positive, finite number of seconds"),
+        ("state", {"timeout": None}, "timeout= takes"),
+        ("state", {"timeout": float("nan")}, "timeout= takes"),
+        ("state", {"server": "./file"}, "server= takes the path of a server's binary"),
+        ("state", {"server": ""}, "server= takes"),
+        ("state", {"server": 5}, "server= takes"),
     ],
 )
 def test_what_can_not_be_opened_is_a_usage_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, options: dict[str, Any], message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Any, options: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message):
         embedded.open_folder(path, **options)
+    assert not (tmp_path / "state").exists()
+    if options and "fsync" not in options:
+        with pytest.raises(UsageError, match=message):
+            embedded.open_private(**options)
 
 
 @pytest.mark.skipif(SHUT, reason="this checkout or its venv is in a folder that only root may enter")

@@ -383,6 +383,7 @@ def drop_reply(store: Store) -> None:
         {"transactions": []},
         {"transactions": ["increment"]},
         {"transactions": increment},
+        {"transactions": 5},
         {"setup": "seed"},
         {"server": 6379},
         {"server": "http://localhost"},
@@ -391,6 +392,8 @@ def drop_reply(store: Store) -> None:
         {"faults": ["lightning"]},
         {"faults": [drop_reply]},
         {"faults": [seed, seed]},
+        {"faults": [None]},
+        {"faults": None},
         {"faults": ["restart"], "server": "unix:///nowhere"},
         {"limit": 0},
         {"violations": 0},
@@ -416,6 +419,10 @@ def test_what_is_no_schedule_can_t_be_replayed(valkey9: ServerHandle) -> None:
     violation: Any = report.first
     with pytest.raises(UsageError, match=r"report\.first\.schedule"):
         replay(violation, [naive] * 2, setup=seed, invariant=is_two, server=valkey9.unix_url)
+    with pytest.raises(UsageError, match="max_steps= takes an int"):
+        schedules(-1)
+    with pytest.raises(UsageError, match="max_faults= takes an int"):
+        replay("0", [naive] * 2, invariant=is_two, max_faults=-1, server=valkey9.unix_url)
 
 
 def test_waiting_costs_no_time_and_chance_stays_as_it_was(valkey9: ServerHandle) -> None:

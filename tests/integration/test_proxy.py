@@ -12,7 +12,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import redis
@@ -20,7 +20,6 @@ from support.wire import SILENT, Raw, Recorder, client_of, eventually, packed
 
 from txstate.errors import UsageError
 from txstate.testing import (
-    Action,
     Cut,
     CutReply,
     CutRequest,
@@ -569,34 +568,83 @@ def test_a_predicate_that_raises_is_reported(valkey9: ServerHandle) -> None:
 
 @pytest.mark.parametrize(
     "upstream",
-    ["", "localhost:6379", "rediss://localhost", "http://localhost", "unix://", "redis://localhost:x"],
+    [
+        "",
+        "localhost:6379",
+        "rediss://localhost",
+        "http://localhost",
+        "unix://",
+        "redis://localhost:x",
+        "redis://[::1",
+        b"redis://localhost",
+        5,
+        None,
+    ],
 )
-def test_an_address_that_cant_be_forwarded_to(upstream: str) -> None:
+def test_an_address_that_cant_be_forwarded_to(upstream: Any) -> None:
     with pytest.raises(UsageError):
         FaultProxy(upstream)
 
 
-@pytest.mark.parametrize("build", [lambda: CutRequest(-1), lambda: CutReply(-1), lambda: Delay(float("nan"))])
-def test_actions_out_of_range(build: Callable[[], Action]) -> None:
-    with pytest.raises(UsageError):
-        build()
+@pytest.mark.parametrize("unix_path", ["", b"", "a\0b", 5])
+def test_a_path_that_cant_be_listened_on(unix_path: Any, valkey9: ServerHandle) -> None:
+    with pytest.raises(UsageError, match="unix_path= takes the path of a socket"):
+        FaultProxy(valkey9.url, unix_path=unix_path)
 
 
-def test_orders_out_of_range(proxy: FaultProxy) -> None:
-    for options in (
-        {"times": 0},
-        {"nth": 0},
-        {"skip": -1},
-        {"connection": 0},
-        {"command": "CLIENT INFO"},
-        {"command": ""},
-    ):
-        with pytest.raises(UsageError):
-            proxy.inject(DropReply(), **options)
-    with pytest.raises(UsageError):
-        proxy.cut_randomly(per_second=0, seed=1)
-    with pytest.raises(UsageError):
-        proxy.cut_randomly(per_second=1, seed=1, kinds=[HoldReply()])
+@pytest.mark.parametrize(
+    ("action", "arguments"),
+    [
+        *(
+            (kind, arguments)
+            for kind in (CutRequest, CutReply)
+            for arguments in ((-1,), (1.5,), (None,), (1, "rst"))
+        ),
+        *((Delay, (seconds,)) for seconds in (-1, float("nan"), float("inf"), "1", None)),
+        *((kind, ("rst",)) for kind in (DropReply, DropRequest, Late)),
+    ],
+)
+def test_actions_that_there_are_not(action: type[Any], arguments: tuple[Any, ...]) -> None:
+    with pytest.raises(UsageError, match="takes"):
+        action(*arguments)
+
+
+WRONG_ORDERS: list[Callable[[FaultProxy], object]] = [
+    lambda proxy: proxy.inject(cast("Any", "EXEC")),
+    lambda proxy: proxy.inject(cast("Any", DropReply)),
+    lambda proxy: proxy.inject(DropReply(), cast("Any", 5)),
+    lambda proxy: proxy.inject(DropReply(), cast("Any", b"EXEC")),
+    lambda proxy: proxy.inject(DropReply(), "CLIENT INFO"),
+    lambda proxy: proxy.inject(DropReply(), ""),
+    lambda proxy: proxy.inject(DropReply(), where=cast("Any", 5)),
+    lambda proxy: proxy.inject(DropReply(), times=0),
+    lambda proxy: proxy.inject(DropReply(), nth=0),
+    lambda proxy: proxy.inject(DropReply(), nth=cast("Any", 1.5)),
+    lambda proxy: proxy.inject(DropReply(), skip=-1),
+    lambda proxy: proxy.inject(DropReply(), skip=cast("Any", None)),
+    lambda proxy: proxy.inject(DropReply(), connection=0),
+    lambda proxy: proxy.inject(DropReply(), connection=cast("Any", "1")),
+    lambda proxy: proxy.inject(DropReply()).wait(-1),
+    lambda proxy: proxy.inject(DropReply()).wait(cast("Any", None)),
+    lambda proxy: proxy.inject(DropReply()).wait(0, times=cast("Any", "1")),
+    lambda proxy: proxy.inject(DropReply()).held(float("nan")),
+    lambda proxy: proxy.cut_randomly(per_second=0, seed=1),
+    lambda proxy: proxy.cut_randomly(per_second=cast("Any", None), seed=1),
+    lambda proxy: proxy.cut_randomly(per_second=1, seed=1, kinds=[HoldReply()]),
+    lambda proxy: proxy.cut_randomly(per_second=1, seed=1, kinds=cast("Any", DropReply())),
+    lambda proxy: proxy.delay(requests=-1),
+    lambda proxy: proxy.delay(replies=cast("Any", "1")),
+    lambda proxy: proxy.kill(by=cast("Any", "rst")),
+]
+
+
+@pytest.mark.parametrize("order", WRONG_ORDERS)
+def test_orders_that_nobody_could_carry_out(proxy: FaultProxy, order: Callable[[FaultProxy], object]) -> None:
+    with pytest.raises(UsageError, match=r"takes|must be|one of the actions"):
+        order(proxy)
+
+
+def test_a_closed_proxy(proxy: FaultProxy) -> None:
     proxy.close()
     with pytest.raises(UsageError, match="closed"):
         proxy.inject(DropReply())

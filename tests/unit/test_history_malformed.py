@@ -25,6 +25,12 @@ def other(**changes: Any) -> dict[str, Any]:
     return record(id="t2", process="p2", txn=[["r", "x", [1]]]) | changes
 
 
+@pytest.mark.parametrize("history", [None, 5])
+def test_what_is_no_history(history: Any) -> None:
+    with pytest.raises(ValueError, match="a history is a list of mappings"):
+        check_history(history)
+
+
 def without(field: str) -> dict[str, Any]:
     return {name: value for name, value in record().items() if name != field}
 

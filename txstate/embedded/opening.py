@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import get_args
 
+from txstate._checks import check_seconds
 from txstate.embedded.binary import find_server
 from txstate.embedded.home import Home, temporary_directory
 from txstate.embedded.lease import EmbeddedServer, Fsync
@@ -27,8 +29,10 @@ def open_private(*, server: Path | None = None, timeout: float = 10.0) -> Embedd
 
     Raises:
         StoreUnavailable: there is no binary, or it didn't start; the message has the end of its log.
+        UsageError: an argument can't be used.
     """
-    binary = server or find_server()
+    check_seconds("timeout=", timeout)
+    binary = _binary(server)
     home = Home(temporary_directory(), binary, private=True)
     try:
         return EmbeddedServer(home, timeout=timeout)
@@ -61,16 +65,14 @@ def open_folder(
 
     Raises:
         StoreUnavailable: there is no binary, or the server didn't start; the message has the end of its log.
-        UsageError: the path is no folder that can be written to, or `fsync` is neither of the two.
+        UsageError: the path is no folder that can be written to, or another argument can't be used.
     """
     if fsync not in get_args(Fsync):
         raise UsageError(f"fsync must be 'everysec' or 'always', not {fsync!r}")
-    name = os.fsdecode(path)
-    if not name or "\0" in name:
-        raise UsageError(f"{name!r} is no folder; name one, for example 'state/'")
-    binary = server or find_server()
+    check_seconds("timeout=", timeout)
+    binary = _binary(server)
     # Resolved, so that all spellings meet in one folder, and a later chdir changes nothing.
-    folder = Path(os.path.realpath(name))
+    folder = Path(os.path.realpath(_name(path)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -85,3 +87,21 @@ def open_folder(
                 "processes run as its owner"
             ) from error
         raise StoreUnavailable(f"the embedded server of {folder} can't be started: {error}") from error
+
+
+def _binary(server: object) -> Path:
+    """The binary to run: the caller's choice, or ours."""
+    if server is None:
+        return find_server()
+    found = shutil.which(server) if isinstance(server, str | os.PathLike) else None
+    if found is None:
+        raise UsageError(f"server= takes the path of a server's binary, and {server!r} can't be run")
+    return Path(found).absolute()
+
+
+def _name(path: object) -> str:
+    """What a folder is called, if it can be one."""
+    name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
+    if not name or "\0" in name or "://" in name:
+        raise UsageError(f"{path!r} is no folder; name one, for example 'state/'")
+    return name

@@ -10,8 +10,10 @@ from __future__ import annotations
 import inspect
 import random
 import traceback
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
+from txstate._checks import check_count
 from txstate.errors import UsageError
 from txstate.testing._explorer.actor import Actor, Process
 from txstate.testing._explorer.coverage import Coverage
@@ -31,7 +33,7 @@ from txstate.testing._explorer.stage import HasUrl, NotYet, Stage
 from txstate.testing._explorer.timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
     from hypothesis.strategies import SearchStrategy
 
@@ -96,10 +98,11 @@ def explore(
         ServerRefused: it lets nobody in.
         BaseException: what `setup`, or a function among the faults, raised.
     """
-    bounds = Bounds(_mishaps(faults), _at_least("max_faults", max_faults, 0), preemptions)
-    _at_least("limit", 1 if limit is None else limit, 1)
-    _at_least("violations", violations, 1)
-    _at_least("preemptions", preemptions or 0, 0)
+    check_count("max_faults=", max_faults, 0)
+    check_count("limit=", 1 if limit is None else limit, 1)
+    check_count("violations=", violations, 1)
+    check_count("preemptions=", preemptions or 0, 0)
+    bounds = Bounds(_mishaps(faults), max_faults, preemptions)
     guide = Exhaustive()
     found: list[Violation] = []
     coverage = Coverage(bounds.mishaps)
@@ -165,6 +168,7 @@ def replay(
         UsageError, StoreUnavailable: as `explore`.
     """
     guide: Guide
+    check_count("max_faults=", max_faults, 0)
     if isinstance(schedule, Drawn):
         bounds = Bounds(_mishaps(faults), max_faults, None)
         guide = ByNumbers(schedule)
@@ -193,6 +197,7 @@ def schedules(max_steps: int = 60) -> SearchStrategy[Drawn]:
     Args:
         max_steps: how many choices are drawn at most; after them each transaction runs on to its end.
     """
+    check_count("max_steps=", max_steps, 0)
     from hypothesis import strategies  # noqa: PLC0415 - optional, and slow to import
 
     # Mostly 0, so that long schedules don't drown in switches and faults; any other number picks one of the rest.
@@ -312,14 +317,18 @@ class _False(Exception):  # noqa: N818 - a finding, not an error
 
 def _mishaps(faults: Iterable[Fault]) -> dict[str, Mishap]:
     mishaps: dict[str, Mishap] = {}
-    if isinstance(faults, str):
-        raise UsageError(f"faults= takes a list of names, not the text {faults!r}")
+    if isinstance(faults, str) or not isinstance(faults, Iterable):
+        raise UsageError(f"faults= takes a list of names and functions, not {faults!r}")
     for fault in faults:
         if isinstance(fault, str):
             if fault not in MISHAPS:
                 raise UsageError(f"there is no fault {fault!r}; there are {', '.join(FAULTS)}")
             mishaps[fault] = MISHAPS[fault]
             continue
+        if not callable(fault):
+            raise UsageError(
+                f"a fault is one of {', '.join(FAULTS)}, or a function that is called with a store, not {fault!r}"
+            )
         name = _name(fault)
         if name in MISHAPS or name in mishaps or name in (DELIVER, INSIDE):
             raise UsageError(
@@ -331,18 +340,12 @@ def _mishaps(faults: Iterable[Fault]) -> dict[str, Mishap]:
 
 def _check(transactions: Any, setup: Any, invariant: Any) -> None:
     """Refuse what could only fail later, and would then look like a finding."""
-    if callable(transactions) or not transactions or not all(map(callable, transactions)):
+    if not isinstance(transactions, Sequence) or not transactions or not all(map(callable, transactions)):
         raise UsageError("explore takes a list of functions, each of which is called with a store")
     if not callable(invariant):
         raise UsageError(f"invariant= takes a function that is called with a store, not {invariant!r}")
     if setup is not None and not callable(setup):
         raise UsageError(f"setup= takes a function that is called with a store, not {setup!r}")
-
-
-def _at_least(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name}= takes an int of at least {least}, not {value!r}")
-    return value
 
 
 def _takes_two(invariant: Invariant) -> bool:

@@ -7,18 +7,30 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 import os
-import pathlib
 import selectors
 import socket
 import time
-from typing import TYPE_CHECKING, Final, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
+from txstate._checks import check_count
 from txstate.errors import UsageError
-from txstate.testing._proxy.address import bind, parse, release
+from txstate.testing._proxy.address import bind, parse, path_of, release
 from txstate.testing._proxy.connection import Connection
 from txstate.testing._proxy.endpoint import Cut
-from txstate.testing._proxy.faults import CutReply, CutRequest, Delay, DropReply, DropRequest, Event, Late
+from txstate.testing._proxy.faults import (
+    Action,
+    CutReply,
+    CutRequest,
+    Delay,
+    DropReply,
+    DropRequest,
+    Event,
+    Late,
+    check_cut,
+)
 from txstate.testing._proxy.loop import Loop
 from txstate.testing._proxy.random_cuts import RandomCuts
 from txstate.testing._proxy.rules import Armed, Rule
@@ -26,12 +38,13 @@ from txstate.testing._proxy.script import Script
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from txstate.testing._proxy.address import Address
-    from txstate.testing._proxy.faults import Action, Command
+    from txstate.testing._proxy.faults import Command
 
 _BACKLOG: Final = 512
+_Cutting: TypeAlias = DropReply | DropRequest | CutRequest | CutReply | Late
 _CUTS: Final = (DropReply(Cut.FIN), DropReply(Cut.RST), CutReply(1), DropRequest(Cut.FIN), Late(Cut.RST))
 
 
@@ -59,12 +72,13 @@ class FaultProxy:
         unix_url: the same by the unix socket, or None.
 
     Raises:
-        UsageError: the upstream is no address that it can forward to.
+        UsageError: the upstream is no address that it can forward to, or the unix path none that it could listen on.
         OSError: it can't listen.
     """
 
     def __init__(self, upstream: str, *, unix_path: str | os.PathLike[str] | None = None) -> None:
         self._upstream = parse(upstream)
+        path = None if unix_path is None else path_of(unix_path)
         self._script = Script()
         self._connections: dict[int, Connection] = {}
         self._accepted = 0
@@ -74,8 +88,7 @@ class FaultProxy:
         self._listeners = [tcp]
         self.url = self._upstream.tcp_url(port)
         self.unix_url: str | None = None
-        if unix_path is not None:
-            path = str(pathlib.Path(unix_path).absolute())
+        if path is not None:
             try:
                 self._listeners.append(bind(path))
             except OSError:
@@ -117,16 +130,10 @@ class FaultProxy:
         Raises:
             UsageError: an argument is out of range, or the proxy is closed.
         """
-        if command is not None and (not command or not command.isascii() or len(command.split()) != 1):
-            raise UsageError(f"command must be one word: {command!r}. Tell subcommands apart with where=")
-        for name, value, least in (
-            ("connection", connection, 1),
-            ("nth", nth, 1),
-            ("times", times, 1),
-            ("skip", skip, 0),
-        ):
-            if value is not None and value < least:
-                raise UsageError(f"{name} must be {least} or more: {value!r}")
+        _check_match(action, command, where)
+        for name, value in (("connection=", connection), ("nth=", nth), ("times=", times)):
+            check_count(name, 1 if value is None else value, 1)
+        check_count("skip=", skip, 0)
         armed = Armed(
             action,
             command=None if command is None else command.upper(),
@@ -156,12 +163,7 @@ class FaultProxy:
         Raises:
             UsageError: an argument is out of range, or the proxy is closed.
         """
-        if not per_second > 0:
-            raise UsageError(f"per_second must be more than 0: {per_second!r}")
-        if not kinds or not all(
-            isinstance(kind, DropReply | DropRequest | CutRequest | CutReply | Late) for kind in kinds
-        ):
-            raise UsageError(f"kinds must be one or more actions that cut a connection: {kinds!r}")
+        _check_cuts(per_second, kinds)
         return RandomCuts(
             self._loop, self._script, self._kill_one, per_second=per_second, seed=seed, kinds=kinds
         )
@@ -195,6 +197,7 @@ class FaultProxy:
         Returns:
             How many were cut. 0 is no error: a connection may have ended by itself.
         """
+        check_cut(by)
 
         def kill() -> int:
             chosen = (
@@ -356,3 +359,21 @@ class FaultProxy:
 
     def _record(self, kind: str, connection: int = 0, note: str = "") -> None:
         self._script.record(Event(kind, time.monotonic(), connection, note=note))
+
+
+def _check_match(action: object, command: object, where: object) -> None:
+    if not isinstance(action, Action):
+        raise UsageError(f"a rule does one of the actions, such as DropReply(), not {action!r}")
+    if command is not None and not (
+        isinstance(command, str) and command.isascii() and len(command.split()) == 1
+    ):
+        raise UsageError(f"command must be one word: {command!r}. Tell subcommands apart with where=")
+    if where is not None and not callable(where):
+        raise UsageError(f"where= takes a function that is called with a Command, not {where!r}")
+
+
+def _check_cuts(per_second: object, kinds: object) -> None:
+    if not isinstance(per_second, int | float) or not 0 < per_second < math.inf:
+        raise UsageError(f"per_second must be a finite number above 0: {per_second!r}")
+    if not (isinstance(kinds, Sequence) and kinds and all(isinstance(kind, _Cutting) for kind in kinds)):
+        raise UsageError(f"kinds must be one or more actions that cut a connection: {kinds!r}")

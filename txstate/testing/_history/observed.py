@@ -90,6 +90,8 @@ def parse(history: Iterable[Mapping[str, Any]]) -> History:
     Raises:
         ValueError: a transaction is malformed, or two of them contradict each other. Names the transaction.
     """
+    if not isinstance(history, Iterable):
+        raise ValueError(f"a history is a list of mappings, not {history!r}")  # noqa: TRY004 - as for all that is malformed
     transactions = tuple(_transaction(number, record) for number, record in enumerate(history))
     ids: set[Hashable] = set()
     for one in transactions:

@@ -5,6 +5,7 @@ Knows URLs as redis-py reads them, and nothing of connections.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import socket
 from dataclasses import dataclass
@@ -55,18 +56,21 @@ class Upstream:
         return query.pop("db", path), query
 
 
-def parse(url: str) -> Upstream:
+def parse(url: object) -> Upstream:
     """Read the URL of a server.
 
     Raises:
         UsageError: it is no address that can be forwarded to.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+    except ValueError as error:
+        raise UsageError(f"the address {url!r} can't be used: {error}") from error
     if parts.scheme == "unix" and parts.path:
         return Upstream(socket.AF_UNIX, unquote(parts.path), parts)
     if parts.scheme not in {"redis", "valkey"}:
         raise UsageError(
-            f"can't forward to {parts.scheme or 'an address without a scheme'}: "
+            f"can't forward to {url!r}: "
             "give redis://host:port/db, valkey://host:port/db or unix:///path. TLS can't be looked into"
         )
     try:
@@ -76,6 +80,21 @@ def parse(url: str) -> Upstream:
         raise UsageError(f"the address of the server can't be resolved: {error}") from error
     family, _, _, _, address = found[0]
     return Upstream(family, (str(address[0]), int(address[1])), parts)
+
+
+def path_of(unix_path: object) -> str:
+    """The absolute path of a socket.
+
+    Raises:
+        UsageError: none can have it.
+    """
+    if (
+        not isinstance(unix_path, str | os.PathLike)
+        or os.fspath(unix_path) in ("", b"")
+        or "\0" in str(unix_path)
+    ):
+        raise UsageError(f"unix_path= takes the path of a socket to make, not {unix_path!r}")
+    return str(pathlib.Path(os.fsdecode(unix_path)).absolute())
 
 
 def bind(address: Address) -> socket.socket:

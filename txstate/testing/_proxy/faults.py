@@ -5,10 +5,10 @@ Values only: nothing here acts.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from txstate._checks import check_count, check_seconds
 from txstate.errors import UsageError
 from txstate.testing._proxy.endpoint import Cut
 
@@ -26,6 +26,9 @@ class DropReply:
 
     by: Cut = Cut.FIN
 
+    def __post_init__(self) -> None:
+        check_cut(self.by)
+
 
 @dataclass(frozen=True, slots=True)
 class DropRequest:
@@ -38,6 +41,9 @@ class DropRequest:
     """
 
     by: Cut = Cut.FIN
+
+    def __post_init__(self) -> None:
+        check_cut(self.by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,8 @@ class CutRequest:
     by: Cut = Cut.FIN
 
     def __post_init__(self) -> None:
-        _refuse_negative("at", self.at)
+        check_count("at=", self.at, 0)
+        check_cut(self.by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,8 @@ class CutReply:
     by: Cut = Cut.FIN
 
     def __post_init__(self) -> None:
-        _refuse_negative("at", self.at)
+        check_count("at=", self.at, 0)
+        check_cut(self.by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,9 @@ class Late:
 
     by: Cut = Cut.FIN
 
+    def __post_init__(self) -> None:
+        check_cut(self.by)
+
 
 @dataclass(frozen=True, slots=True)
 class Delay:
@@ -105,8 +116,8 @@ class Delay:
     reply: float = 0.0
 
     def __post_init__(self) -> None:
-        _refuse_negative("request", self.request)
-        _refuse_negative("reply", self.reply)
+        check_seconds("request=", self.request, zero=True)
+        check_seconds("reply=", self.reply, zero=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +176,11 @@ class Event:
     note: str = ""
 
 
-def _refuse_negative(name: str, value: float) -> None:
-    if not (value >= 0 and math.isfinite(value)):
-        raise UsageError(f"{name} must be 0 or more, and finite: {value!r}")
+def check_cut(by: object) -> None:
+    """Refuse what is no `Cut`.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(by, Cut):
+        raise UsageError(f"by= takes a Cut, such as Cut.RST, not {by!r}")

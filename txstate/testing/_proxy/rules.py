@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from txstate._checks import check_count, check_seconds
 from txstate.errors import UsageError
 from txstate.testing._proxy.endpoint import Gate
 
@@ -42,6 +43,8 @@ class Rule:
             TimeoutError: it did not.
             UsageError: the rule's own `where` raised; the cause is chained.
         """
+        check_seconds("timeout=", timeout, zero=True)
+        check_count("times=", times, 0)
         armed = self._armed
         with armed.changed:
             armed.changed.wait_for(lambda: armed.fired >= times or armed.error, timeout)
@@ -59,6 +62,7 @@ class Rule:
         Raises:
             TimeoutError: there was none.
         """
+        check_seconds("timeout=", timeout, zero=True)
         armed = self._armed
         with armed.changed:
             if not armed.changed.wait_for(lambda: armed.held, timeout):
@@ -127,6 +131,7 @@ class Held:
             ConnectionError: the server ended the connection, before it was sent or before all was answered.
             UsageError: it was discarded.
         """
+        check_seconds("timeout=", timeout, zero=True)
         self.send()
         try:
             return self.answer.result(timeout)
