@@ -154,6 +154,49 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+@pytest.mark.parametrize(("ignored", "code"), [(False, -signal.SIGINT), (True, 0)])
+def test_an_interrupt_while_the_script_imports_the_package(*, ignored: bool, code: int) -> None:
+    program = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "redis":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from txstate_script import main
+main()
+"""
+    handler = signal.SIG_IGN if ignored else signal.default_int_handler
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--version"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
+    )
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_the_script_leaves_interrupts_to_the_command_line() -> None:
+    program = """
+import signal, sys
+from txstate import cli
+cli.main = lambda: print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+from txstate_script import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert done.stdout == "True\n"
+
+
 @pytest.mark.parametrize("command", [("get", "k"), ("doctor",), ("stress", "--seconds", "0.1")])
 def test_a_namespace_that_is_no_text_is_a_usage_error(url: str, command: tuple[str, ...]) -> None:
     assert "namespace '\\udcff'" in refused(2, *command, "--url", url, "--namespace", "\udcff")

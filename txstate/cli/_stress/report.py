@@ -157,19 +157,30 @@ def show(console: Console, plan: Plan, results: Sequence[Result]) -> None:
         results: of all contenders.
     """
     plain = not console.is_terminal
+    if plain:
+        console.width = _PIPE_WIDTH
+    tables = [_table(plan, results, plain=plain)]
+    uncut = console.measure(tables[0], options=console.options.update(max_width=_PIPE_WIDTH)).minimum
+    if uncut > console.width:
+        tables = [_table(plan, [result], plain=plain) for result in results]
+    if plain:  # the box of a terminal's table brings its own
+        console.print()
+    for table in tables:
+        console.print(table)
+    if plain:
+        console.print()
+    for sentence in conclusion(plan, results):
+        console.print(sentence, highlight=False, soft_wrap=plain)
+
+
+def _table(plan: Plan, results: Sequence[Result], *, plain: bool) -> Table:
     table = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=not plain)
     table.add_column(str(plan.workload))
     for result in results:
         table.add_column(result.name.label, justify="right")
     for label, cells in _rows(plan, results):
         table.add_row(label, *cells)
-    if plain:  # the box of a terminal's table brings its own
-        console.print()
-    console.print(table, width=_PIPE_WIDTH if plain else None)
-    if plain:
-        console.print()
-    for sentence in conclusion(plan, results):
-        console.print(sentence, highlight=False, soft_wrap=plain)
+    return table
 
 
 def _rows(plan: Plan, results: Sequence[Result]) -> list[tuple[str, list[Text]]]:
