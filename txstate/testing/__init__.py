@@ -6,7 +6,8 @@
 """
 
 from txstate.testing._explorer.coverage import REACHED
-from txstate.testing._explorer.report import InvariantViolated, Outcome, Report, Violation
+from txstate.testing._explorer.record import Outcome
+from txstate.testing._explorer.report import InvariantViolated, Report, Violation
 from txstate.testing._explorer.schedule import Drawn, Schedule, ScheduleDiverged
 from txstate.testing._proxy.endpoint import Cut
 from txstate.testing._proxy.faults import (

@@ -28,7 +28,7 @@ from txstate.testing._explorer.driver import (
     Step,
     SteppedDriver,
 )
-from txstate.testing._explorer.report import Outcome
+from txstate.testing._explorer.record import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable

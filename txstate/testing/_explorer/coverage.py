@@ -14,7 +14,7 @@ from txstate.testing._explorer.schedule import DELIVER
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from txstate.testing._explorer.run import Entry
+    from txstate.testing._explorer.record import Entry
 
 REACHED: Final = {
     "conflict": "a commit met one",

@@ -8,22 +8,46 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol
 
 from txstate._effects import Lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from txstate._drivers.sync import SyncChannel
     from txstate.testing._explorer.actor import Actor
     from txstate.testing._explorer.driver import Step
-    from txstate.testing._explorer.run import Run
+    from txstate.testing._explorer.record import Entry
+    from txstate.testing._explorer.stage import Stage
 
-    Offer: TypeAlias = Callable[[Run, Actor, Step], Iterable[str]]
-    Perform: TypeAlias = Callable[[Run, Actor, Step, str], list[object]]
 
 _ONCE: Final = ("",)
 _SHORT: Final = 3
+
+
+class Scene(Protocol):
+    """What a mishap needs of the run that it happens in.
+
+    Attributes:
+        stage: where the run is played.
+        record: what has happened so far; its last entry is the step at hand.
+    """
+
+    stage: Stage
+    record: list[Entry]
+
+    def documents_of(self, actor: Actor, step: Step) -> list[str]:
+        """The keys that the actor has used in this run, this step included."""
+
+    def hold(self, actor: Actor, link: SyncChannel, step: Step) -> None:
+        """Keep a request from arriving; it must be delivered before the end."""
+
+    def holds_for(self, actor: Actor) -> bool:
+        """Whether a request of this actor is held."""
+
+    def deliver(self, actor: Actor) -> Entry:
+        """Let the oldest request held of this actor arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,76 +61,76 @@ class Mishap:
     """
 
     told: str
-    offers: Offer
-    perform: Perform
+    offers: Callable[[Scene, Actor, Step], Iterable[str]]
+    perform: Callable[[Scene, Actor, Step, str], list[object]]
 
 
 def outsider(function: Callable[..., object]) -> Mishap:
     """Another client, that does something of the user's choice before the step."""
 
-    def perform(run: Run, _actor: Actor, step: Step, _detail: str) -> list[object]:
+    def perform(run: Scene, _actor: Actor, step: Step, _detail: str) -> list[object]:
         function(run.stage.store)
         return step.send()
 
     return Mishap("before it, another client did this", _to_data, perform)
 
 
-def _always(_run: Run, _actor: Actor, _step: Step) -> Iterable[str]:
+def _always(_run: Scene, _actor: Actor, _step: Step) -> Iterable[str]:
     return _ONCE
 
 
-def _to_data(_run: Run, _actor: Actor, step: Step) -> Iterable[str]:
+def _to_data(_run: Scene, _actor: Actor, step: Step) -> Iterable[str]:
     return () if step.proves else _ONCE
 
 
-def _to_commit(_run: Run, _actor: Actor, step: Step) -> Iterable[str]:
+def _to_commit(_run: Scene, _actor: Actor, step: Step) -> Iterable[str]:
     return _ONCE if step.commits else ()
 
 
-def _to_other_requests(_run: Run, _actor: Actor, step: Step) -> Iterable[str]:
+def _to_other_requests(_run: Scene, _actor: Actor, step: Step) -> Iterable[str]:
     return () if step.commits or step.proves else _ONCE
 
 
-def _to_documents(run: Run, actor: Actor, step: Step) -> Iterable[str]:
+def _to_documents(run: Scene, actor: Actor, step: Step) -> Iterable[str]:
     return () if step.proves else run.documents_of(actor, step)
 
 
-def _while_held(run: Run, actor: Actor, step: Step) -> Iterable[str]:
+def _while_held(run: Scene, actor: Actor, step: Step) -> Iterable[str]:
     """Positions inside of a short batch that is no transaction: the resolver's, for example."""
     if step.proves or step.commands[0] == ("MULTI",) or not run.holds_for(actor):
         return ()
     return [str(position) for position in range(1, min(len(step.commands), _SHORT))]
 
 
-def _drop_reply(run: Run, _actor: Actor, step: Step, _detail: str) -> list[object]:
+def _drop_reply(run: Scene, _actor: Actor, step: Step, _detail: str) -> list[object]:
     run.record[-1].replies = step.send()
     raise _lost("the connection broke before the reply came")
 
 
-def _drop_request(_run: Run, _actor: Actor, _step: Step, _detail: str) -> list[object]:
+def _drop_request(_run: Scene, _actor: Actor, _step: Step, _detail: str) -> list[object]:
     raise _lost("the connection broke while the request was under way")
 
 
-def _cut(_run: Run, _actor: Actor, step: Step, _detail: str) -> list[object]:
+def _cut(_run: Scene, _actor: Actor, step: Step, _detail: str) -> list[object]:
     step.channel.cut()
     return step.send()
 
 
-def _late(run: Run, actor: Actor, step: Step, _detail: str) -> list[object]:
+def _late(run: Scene, actor: Actor, step: Step, _detail: str) -> list[object]:
     link = step.channel.cut()
     if link is not None:
         run.hold(actor, link, step)
     raise _lost("no reply came in time")
 
 
-def _inside(run: Run, actor: Actor, step: Step, detail: str) -> list[object]:
+def _inside(run: Scene, actor: Actor, step: Step, detail: str) -> list[object]:
     position = int(detail)
     replies = step.channel.exchange(step.commands[:position], step.timeout)
     run.record[-1].arrived = run.deliver(actor)
     return replies + step.channel.exchange(step.commands[position:], step.timeout)
 
 
-def _interrupt(run: Run, actor: Actor, step: Step, _detail: str) -> list[object]:
+def _interrupt(run: Scene, actor: Actor, step: Step, _detail: str) -> list[object]:
     run.record[-1].replies = step.send()
     raise Lost([], sent=True, cause=interruption_of(actor))
 
@@ -116,21 +140,21 @@ def interruption_of(actor: Actor) -> BaseException:
     return asyncio.CancelledError() if actor.asynchronous else KeyboardInterrupt()
 
 
-def _only_to_pauses(_run: Run, _actor: Actor, _step: Step) -> Iterable[str]:
+def _only_to_pauses(_run: Scene, _actor: Actor, _step: Step) -> Iterable[str]:
     return ()
 
 
-def _foreign_write(run: Run, _actor: Actor, step: Step, detail: str) -> list[object]:
+def _foreign_write(run: Scene, _actor: Actor, step: Step, detail: str) -> list[object]:
     run.stage.rewrite(detail)
     return step.send()
 
 
-def _expiry(run: Run, _actor: Actor, step: Step, detail: str) -> list[object]:
+def _expiry(run: Scene, _actor: Actor, step: Step, detail: str) -> list[object]:
     run.stage.expire(detail)
     return step.send()
 
 
-def _restart(run: Run, _actor: Actor, step: Step, _detail: str) -> list[object]:
+def _restart(run: Scene, _actor: Actor, step: Step, _detail: str) -> list[object]:
     run.record[-1].replies = step.send()
     run.stage.restart()
     raise _lost("the server was killed before its reply came")

@@ -1,52 +1,18 @@
-"""What came of transactions, and what an exploration found: counts, and for each schedule that broke the invariant a timeline to read and to replay."""
+"""What an exploration found: counts, and for each schedule that broke the invariant a timeline to read and to replay."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from txstate.errors import CommitUnknown, NotDurable, TxStateError, UsageError
-from txstate.resolution import Resolution
+from txstate.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from txstate.testing._explorer.record import Outcome
     from txstate.testing._explorer.schedule import Schedule
     from txstate.testing._explorer.timeline import Timeline
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one transaction.
-
-    Attributes:
-        value: what it returned.
-        error: what it raised, if it did.
-        attempts: how many attempts its calls on the store made.
-    """
-
-    value: Any
-    error: BaseException | None
-    attempts: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether it returned."""
-        return self.error is None
-
-    @property
-    def applied(self) -> bool | None:
-        """Whether its transaction was applied, if it made one call on the store; None: that is not known."""
-        error = self.error
-        if error is not None and not isinstance(error, TxStateError):
-            error = error.__cause__ if isinstance(error.__cause__, CommitUnknown) else error
-        if isinstance(error, CommitUnknown):
-            return True if error.known is Resolution.COMMITTED else None
-        return error is None or isinstance(error, NotDurable)
-
-    def __str__(self) -> str:
-        what = f"returned {self.value!r}" if self.error is None else f"raised {_told(self.error)}"
-        return f"{what} ({self.attempts} attempt{'' if self.attempts == 1 else 's'})"
 
 
 class InvariantViolated(AssertionError):  # noqa: N818 - named for what happened, as txstate's errors are
@@ -144,8 +110,3 @@ class Report:
         return f"{self.schedules} schedules, {extent}: {found}" + (
             f" ({', '.join(counted)})" if counted else ""
         )
-
-
-def _told(error: BaseException) -> str:
-    cause = f", caused by {_told(error.__cause__)}" if error.__cause__ is not None else ""
-    return f"{type(error).__name__}({error}){cause}"

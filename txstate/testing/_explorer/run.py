@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from txstate._effects import Lost
 from txstate.errors import UsageError
-from txstate.testing._explorer.batches import Batch, documents_in
+from txstate.testing._explorer.batches import documents_in
 from txstate.testing._explorer.driver import Abandoned, Pause
 from txstate.testing._explorer.mishaps import (
     IMPATIENCE,
@@ -22,13 +22,13 @@ from txstate.testing._explorer.mishaps import (
     Mishap,
     interruption_of,
 )
+from txstate.testing._explorer.record import Entry
 from txstate.testing._explorer.schedule import DELIVER, Choice, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from txstate._drivers.sync import SyncChannel
-    from txstate._effects import Command
     from txstate.testing._explorer.actor import Actor
     from txstate.testing._explorer.driver import Step
     from txstate.testing._explorer.schedule import Guide
@@ -59,32 +59,6 @@ class Bounds:
     mishaps: Mapping[str, Mishap]
     faults: int
     preemptions: int | None
-
-
-@dataclass(slots=True)
-class Entry:
-    """One line of the record of a run: a batch of commands, and what it met.
-
-    Attributes:
-        choice: what was chosen.
-        call: the number of the call on the store, of this actor.
-        commands: what it sent.
-        replies: what the server answered, whether the actor got to see it or not.
-        error: what it saw instead.
-        arrived: a request of the same actor that was held up, and arrived in the middle of this one.
-    """
-
-    choice: Choice
-    call: int
-    commands: Sequence[Command]
-    replies: Sequence[object] | None = None
-    error: Lost | None = None
-    arrived: Entry | None = None
-
-    @property
-    def batch(self) -> Batch:
-        """What was sent and answered, understood."""
-        return Batch(self.commands, self.replies)
 
 
 class _Held(NamedTuple):

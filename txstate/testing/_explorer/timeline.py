@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
     from txstate.testing._explorer.batches import Batch
     from txstate.testing._explorer.mishaps import Mishap
-    from txstate.testing._explorer.report import Outcome
-    from txstate.testing._explorer.run import Entry
+    from txstate.testing._explorer.record import Entry, Outcome
 
 _LONGEST: Final = 60
 
