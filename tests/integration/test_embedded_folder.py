@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import json
@@ -563,6 +564,40 @@ def test_damaged_data_is_reported_with_the_servers_own_words(folder: Path) -> No
         path.write_text("*this is no command\r\n" * 3)
     with pytest.raises(StoreUnavailable, match="Bad file format"):
         embedded.open_folder(folder)
+
+
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("killed", ["interpreter", "guard"])
+def test_a_guard_that_is_killed_while_it_starts_is_started_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: str, *, private: bool
+) -> None:
+    def suicidal(program: Path | str, victim: str) -> Path:
+        script = tmp_path / "suicidal"
+        script.write_text(
+            f"#!/bin/sh\nif mkdir '{tmp_path}/once' 2>/dev/null; then kill -9 {victim}; sleep 1; exit; fi\n"
+            f"exec '{program}' \"$@\"\n"
+        )
+        script.chmod(0o700)
+        return script
+
+    binary = embedded.find_server()
+    if killed == "guard":  # by the server, just when it starts
+        binary = suicidal(binary, "$PPID")
+    else:  # before it has left the opener's process group
+        monkeypatch.setattr(sys, "executable", str(suicidal(sys.executable, "$$")))
+    with contextlib.closing(
+        embedded.open_private(server=binary) if private else embedded.open_folder(folder, server=binary)
+    ) as server:
+        assert (tmp_path / "once").exists()
+        assert answers(server)
+
+
+def test_guards_that_are_killed_again_and_again_are_given_up_in_time(folder: Path, tmp_path: Path) -> None:
+    murderous = tmp_path / "murderous"
+    murderous.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    murderous.chmod(0o700)
+    with pytest.raises(StoreUnavailable, match=r"didn't answer within 0\.5 s"):
+        embedded.open_folder(folder, server=murderous, timeout=0.5)
 
 
 def test_a_server_that_never_answers_is_given_up_in_time(folder: Path, tmp_path: Path) -> None:

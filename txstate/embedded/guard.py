@@ -200,6 +200,9 @@ class Guard:
         import shutil  # noqa: PLC0415 - costs milliseconds that the way to a running server does not have
 
         if self._private:
+            os.ftruncate(
+                self._lock, 0
+            )  # the address of a guard that was killed stays: another one is started
             os.close(self._lock)
             # An opener that waits for a server that failed still wants to read its log.
             self._unused.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -57,7 +58,7 @@ class Home:
         return socket_path
 
     def spawn_guard(self, lock: int, timeout: float) -> int:
-        """Put the server's address on record and start a guard.
+        """Put the server's address on record and start a guard. One that is killed meanwhile is as one killed later.
 
         Args:
             lock: the descriptor that holds the guard's lock, for the guard to inherit.
@@ -100,7 +101,7 @@ class Home:
             os.ftruncate(log, 0)
         start = os.fstat(log).st_size
         try:
-            subprocess.run(  # noqa: S603 - our own interpreter and module
+            started = subprocess.run(  # noqa: S603 - our own interpreter and module
                 [*command, str(lock)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -108,14 +109,21 @@ class Home:
                 pass_fds=[lock],
                 start_new_session=True,  # a Ctrl-C in the user's terminal is not meant for the server
                 timeout=timeout,
-                check=True,
+                check=False,
             )
+            if started.returncode != -signal.SIGKILL:
+                started.check_returncode()
         except (OSError, subprocess.SubprocessError) as error:
             words = self.last_words(start)
             raise StoreUnavailable(f"the embedded server's guard didn't start ({error}). {words}") from error
         finally:
             os.close(log)
         return start
+
+    def guard_was_killed(self) -> bool:
+        """Whether the last guard left its socket's directory on record, which one that ends by itself does not."""
+        address = self.address()
+        return bool(address) and Path(address).parent.exists()
 
     def last_words(self, start: int) -> str:
         """What to add to an error: the end of the log from a position on, and who else may have the folder."""

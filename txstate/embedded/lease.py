@@ -142,7 +142,7 @@ class EmbeddedServer:
             with _forking:
                 if (lock := self._take_guard_lock()) is not None:
                     try:
-                        if log_start is not None:
+                        if log_start is not None and not self._home.guard_was_killed():
                             raise StoreUnavailable(
                                 f"the embedded server ended at its start. {self._home.last_words(log_start)}"
                             )
