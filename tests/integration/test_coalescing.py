@@ -15,6 +15,7 @@ import redis
 from support.faults import newest_and_oldest, of_commit
 from support.ledger import Ledger, all_once
 from support.twins import SyncTwin
+from support.users import url_of
 from support.wire import client_of, eventually
 from support.witness import Witness
 
@@ -118,6 +119,44 @@ def test_an_exception_reaches_its_own_caller_and_takes_nothing_with_it(valkey9: 
         failed = [result for result in results if isinstance(result, LookupError)]
         assert sorted(error.args[0] for error in failed) == [1, 3, 5, 7]
         assert sorted(result for result in results if isinstance(result, int)) == [2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("rights", ["", "-client"], ids=["", "without CLIENT INFO"])
+def test_a_reader_that_joins_another_one_sees_what_was_acknowledged_before_it_began(
+    server: ServerHandle, rights: str
+) -> None:
+    """The one that it joins had read before: only if nothing has changed since, it is the truth for both."""
+
+    def look(tx: Tx) -> int:
+        found: int = tx.get("doc")["n"]
+        return found
+
+    def look_slowly(tx: Tx) -> int:
+        found = look(tx)
+        inside.set()
+        assert go_on.wait(10)
+        return found
+
+    inside, go_on = threading.Event(), threading.Event()
+    with (
+        Store(url_of(server, rights) if rights else server.url) as store,
+        Store(server.url) as other,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        other.put("doc", {"n": 1})
+        groups = store._settings.groups
+        assert groups is not None
+        groups._lag = 2.0  # nobody loses patience
+        slow = pool.submit(store.run, look_slowly)
+        assert inside.wait(10)
+        other.put("doc", {"n": 2})
+        late = pool.submit(store.run, look)
+        try:
+            eventually(lambda: any(each.group and each.group.waiting for each in [*groups._leaders.values()]))
+        finally:
+            go_on.set()
+        assert late.result() == 2
+        assert slow.result() in (1, 2)
 
 
 def test_a_lock_that_a_waiting_caller_holds_delays_but_never_blocks(valkey9: ServerHandle) -> None:

@@ -32,7 +32,7 @@ from support.faults import of_commit, proxied
 from support.ledger import Ledger
 from support.replication import Replication, stopped
 from support.twins import open_twin
-from support.wire import client_of
+from support.wire import client_of, eventually
 
 from txstate import CommitUnknown, Doc, NotDurable, Replicas, Resolution, Retry, Store, StoreUnavailable, Tx
 from txstate._engine.slots import slot_of
@@ -160,6 +160,43 @@ def _shared(server: ServerHandle, *faults: str | Callable[[Store], None]) -> Fou
             shared=True,
         )
     )
+
+
+def one_that_joins_a_reader(server: ServerHandle) -> Found:
+    """A thread begins to read after another client's write was acknowledged, and is carried by one that had read before."""
+    stale, rounds = 0, 5
+    with Store(server.url) as store, Store(server.url) as other, ThreadPoolExecutor(2) as pool:
+        for number in range(rounds):
+            other.put("doc", {"n": 2 * number})
+            inside, go_on = threading.Event(), threading.Event()
+            slow = pool.submit(store.run, _look_slowly, inside, go_on)
+            assert inside.wait(10)
+            other.put("doc", {"n": 2 * number + 1})
+            late = pool.submit(store.run, _look)
+            groups = store._settings.groups
+            assert groups is not None
+            eventually(
+                lambda late=late, groups=groups: (
+                    late.done()  # type: ignore[misc]  # bound here
+                    or any(each.group and each.group.waiting for each in tuple(groups._leaders.values()))
+                )
+            )
+            go_on.set()
+            stale += late.result() != 2 * number + 1
+            slow.result()
+    return Found(broken=stale > 0, told=f"{stale} of {rounds} saw what was before they began")
+
+
+def _look(tx: Tx) -> int:
+    found: int = tx.get("doc")["n"]
+    return found
+
+
+def _look_slowly(tx: Tx, inside: threading.Event, go_on: threading.Event) -> int:
+    found = _look(tx)
+    inside.set()
+    assert go_on.wait(10)
+    return found
 
 
 def one_that_leaves_its_leader(server: ServerHandle) -> Found:

@@ -317,6 +317,23 @@ def raised_before_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transaction, "_current", current)
 
 
+@mutant(
+    "one that joins a reader is shown what was read before it began",
+    "P1, P4",
+    killers.one_that_joins_a_reader,
+)
+def shared_reading_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = shared.carry_others
+
+    def carry_others(attempt: Attempt, leader: Member, evidence: Any) -> Steps[Any]:
+        before = attempt.read_set.unproven
+        relay = yield from real(attempt, leader, evidence)
+        attempt.read_set.unproven = before
+        return relay
+
+    monkeypatch.setattr(commit, "carry_others", carry_others)
+
+
 @mutant("one whose turn was taken back is taken for carried", "P2", killers.shared_appends_that_lose_patience)
 def turn_taken_back_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     real = Groups.pass_on

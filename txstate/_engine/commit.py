@@ -90,6 +90,8 @@ def _carry_others(attempt: Attempt, leader: Member) -> Steps[Relay | None]:
         session = attempt.session
     except Unreachable:
         return None
+    if not attempt.writes and not session.flags:
+        return None  # if they only read, too, there would be no proof for them
     return (yield from carry_others(attempt, leader, lambda: Evidence(session.token, session.next_id())))
 
 
