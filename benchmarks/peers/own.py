@@ -48,7 +48,11 @@ class Update(OnHashes, Peer):
 
     def read(self, op: Op) -> None:
         """A snapshot."""
-        for snapshot in self._store.get_many(op.keys, self._fields(op)).values():
+        if len(op.keys) == 1:
+            found = [self._store.get(op.keys[0], self._fields(op))]
+        else:
+            found = [*self._store.get_many(op.keys, self._fields(op)).values()]
+        for snapshot in found:
             assert snapshot is not None  # noqa: S101 - it was put there
             snapshot[op.field]
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def get(settings: Settings, key: str, fields: Sequence[str] | None) -> Steps[Snapshot | None]:
     """Read one document, in one round trip: by one command, which is of one moment by itself, on a connection that is there.
 
-    Whatever is unusual is left to `get_many`.
+    Whatever is unusual is left to `_get_many`.
 
     Raises:
         BaseException: as `get_many`.
@@ -71,7 +71,7 @@ def get(settings: Settings, key: str, fields: Sequence[str] | None) -> Steps[Sna
             failed = lost
         finally:
             channel.release()
-    found = yield from get_many(settings, [key], fields, since=started, failed=failed)
+    found = yield from _get_many(settings, [key], fields, since=started, failed=failed)
     return found[key]
 
 
@@ -96,6 +96,22 @@ def _fields(
 
 
 def get_many(
+    settings: Settings, keys: Sequence[str], fields: Sequence[str] | None
+) -> Steps[dict[str, Snapshot | None]]:
+    """Read documents, all from the same moment, in one round trip.
+
+    Raises:
+        WrongType: a key holds no hash.
+        CodecError: the version in a hash is none.
+        CrossSlotError: they are in several slots of a cluster.
+        ServerRefused, StoreUnavailable: as documented there.
+    """
+    if len(keys) == 1:
+        return {keys[0]: (yield from get(settings, keys[0], fields))}
+    return (yield from _get_many(settings, keys, fields))
+
+
+def _get_many(
     settings: Settings,
     keys: Sequence[str],
     fields: Sequence[str] | None,
@@ -103,7 +119,7 @@ def get_many(
     since: float | None = None,
     failed: Lost | None = None,
 ) -> Steps[dict[str, Snapshot | None]]:
-    """Read documents, all from the same moment, in one round trip.
+    """The same, whatever is usual or not.
 
     Args:
         settings: the store's.
@@ -111,12 +127,6 @@ def get_many(
         fields: fetch only these of each.
         since: when the call began, by the settings' clock; None: now.
         failed: what came of a first attempt, if there was one.
-
-    Raises:
-        WrongType: a key holds no hash.
-        CodecError: the version in a hash is none.
-        CrossSlotError: they are in several slots of a cluster.
-        ServerRefused, StoreUnavailable: as documented there.
     """
     records, reads = reading(settings, keys, fields)
     if reads:
