@@ -20,6 +20,7 @@ from txstate._engine.doubt import in_doubt, settle
 from txstate._engine.guarded import guarded_verdict, guarded_write
 from txstate._engine.outcome import APPLIED, Committed, Conflict, Outage, Partial, Refused, failure, verdict
 from txstate._engine.resolve import Evidence
+from txstate._engine.session import FRESH
 from txstate._engine.shared import carry_others, is_carried
 from txstate._engine.state import RUNNING, Condemned
 from txstate._engine.turns import follows, pass_on, with_commit
@@ -180,6 +181,8 @@ def judged(
             return (yield from in_doubt(attempt, broken)) if broken.sent else Outage(broken)
     session.watching = tail is not None and tail.watches
     outcome = judge(replies[:size], keys)
+    if isinstance(outcome, Committed) and not session.fresh:
+        session.fresh = attempt.began + FRESH
     settle(attempt, outcome)
     if isinstance(outcome, Partial):
         assert attempt.in_part is not None  # noqa: S101 - set just now
@@ -218,7 +221,6 @@ def _read_pending(attempt: Attempt) -> Steps[None]:
 
 def _commands(attempt: Attempt, session: Session, writes: Sequence[Write], number: bytes) -> list[Command]:
     """The commands of the transaction, the token's own the first."""
-    session.lasts = attempt.settings.token_ttl
-    commands: list[Command] = [("SET", session.token, number, "EX", session.lasts)]
+    commands = [session.stamp(number, attempt.settings.token_ttl, attempt.began)]
     commands += commands_of(attempt, writes)
     return commands

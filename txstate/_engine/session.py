@@ -38,6 +38,10 @@ _TOKENS: Final = 32
 _LOOSE: Final = 256
 """How many signatures are remembered of documents whose encoding tells nothing."""
 
+FRESH: Final = 60.0
+"""Seconds for which the expiry of a token, an hour at least, is left as it is: to set it anew costs the server as much as a
+command of its own."""
+
 PROMPT: Final = 0.002
 """Seconds between two calls within which the second counts as made at once."""
 _TRUSTED: Final = 4
@@ -76,7 +80,8 @@ class Session:
         packed: whether the encodings of documents that are read for the first time have shown so far that none does.
         calm: whether the last count of documents with such fields, if one was needed, was 0.
         loose: signatures of transactions whose documents have encodings that do not show that no field expires.
-        fresh: until when the expiry of its token need not be set again, by the settings' clock.
+        fresh: until when the expiry of its token need not be set again, by the settings' clock; 0: a commit sets it. Once that
+            was applied, `FRESH` seconds after it began.
         lasts: for how long that was set, as it was sent.
         armed: a snapshot that is watched already.
         asked: what a first read asks beside the document; none: it was not made yet.
@@ -187,6 +192,19 @@ class Session:
         """A value for the token that it has never had: a counter suffices, as the token's name is random."""
         self.commits += 1
         return b"%d" % self.commits
+
+    def stamp(self, number: bytes, lasts: bytes, now: float) -> Command:
+        """What writes a commit's number into the token, and says how long that lasts, unless it was said lately.
+
+        Args:
+            number: by `next_id`.
+            lasts: seconds, as they are sent.
+            now: or earlier, by the settings' clock.
+        """
+        if now < self.fresh and self.lasts == lasts:
+            return ("SET", self.token, number, "KEEPTTL")  # it is watched, so it is there
+        self.fresh, self.lasts = 0.0, lasts
+        return ("SET", self.token, number, "EX", lasts)
 
     def farewell(self) -> Sequence[Command]:
         """What gives back the turn that is kept for the next call, as there won't be one; nothing where there is no such turn."""

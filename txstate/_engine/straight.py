@@ -24,7 +24,7 @@ from txstate._engine.first_read import first_read
 from txstate._engine.outcome import APPLIED, GiveWay, Outage, verdict
 from txstate._engine.pursuit import first_attempt
 from txstate._engine.resolve import Evidence
-from txstate._engine.session import PROMPT
+from txstate._engine.session import FRESH, PROMPT
 from txstate._engine.state import COMMITTED
 from txstate._engine.transaction import ended, judging, onward, raised, transact
 from txstate._engine.turns import come_in, in_turn, lines_up, stays
@@ -51,10 +51,6 @@ _new: Final = tuple.__new__
 
 _APPLIED: Final = [b"OK", 0]
 """What EXEC answers to SET and to HSET of fields that are there: nothing but a transaction that was applied."""
-
-_FRESH: Final = 60.0
-"""Seconds for which the expiry of a token, an hour at least, is left as it is: to set it anew costs the server as much as a
-command of its own."""
 
 _SIZE: Final = 4
 """Commands of the transaction itself: MULTI, SET of the token, HSET, EXEC."""
@@ -175,12 +171,9 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
             version = tail.least
         digits = b"%d" % version
         tail.before = number, digits, version
-        kept = began < session.fresh and session.lasts == settings.token_ttl
         commands: Sequence[Command] = (
             MULTI,
-            ("SET", session.token, number, "KEEPTTL")
-            if kept
-            else ("SET", session.token, number, "EX", settings.token_ttl),
+            session.stamp(number, settings.token_ttl, began),
             ("HSET", tail.names[key], VERSION_FIELD, digits, *chain.from_iterable(values.items())),
             EXEC,
         )
@@ -195,8 +188,8 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         answer = came[size - 1]
         if answer != _APPLIED and verdict(came[:size], (key,)) is not APPLIED:
             raise _UnusualError
-        if not kept:
-            session.fresh, session.lasts = began + _FRESH, settings.token_ttl
+        if not session.fresh:
+            session.fresh = began + FRESH
         record.committed_version = version
         noted.committed = session.token, number
         session.watching = behind.watches

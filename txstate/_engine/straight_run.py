@@ -19,6 +19,7 @@ from txstate._engine.outcome import APPLIED, applied
 from txstate._engine.pursuit import first_attempt
 from txstate._engine.reads import Stale
 from txstate._engine.resolve import Evidence
+from txstate._engine.session import FRESH
 from txstate._engine.state import COMMITTED, ENDED, RUNNING
 from txstate._engine.transaction import ended, judging, onward, proving, raised, transact
 from txstate._engine.turns import follows, with_commit
@@ -78,8 +79,7 @@ def run(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs a 
             left, proof = attempt.deadline - settings.clock(), read_set.proof
             if left > 0 and writes and at.token_error is None:
                 number, turn = at.next_id(), read_set.turn
-                at.lasts = settings.token_ttl
-                commands: list[Command] = [MULTI, ("SET", at.token, number, "EX", settings.token_ttl)]
+                commands: list[Command] = [MULTI, at.stamp(number, settings.token_ttl, attempt.began)]
                 commands += commands_of(attempt, writes)
                 # After the commands: nothing is read ahead that they show to be large.
                 behind = follows(attempt, at)
@@ -98,6 +98,8 @@ def run(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs a 
                 )
                 attempt.busy = False
                 if applied(came, size):
+                    if not at.fresh:
+                        at.fresh = attempt.began + FRESH
                     at.watching = behind is not None and behind.watches
                     settle(attempt, APPLIED)
                     if behind is not None:
