@@ -88,37 +88,30 @@ def increments_with_two_lost_replies(server: ServerHandle) -> Found:
 
 def increments_on_armed_connections(server: ServerHandle) -> Found:
     """One transaction three times on one store, beside another: armed connections and claims come into it."""
-    noted = Noted()
-    report = explore(
-        [repeated(noted.increment, 3), noted.increment],
-        setup=noted.seed,
-        invariant=noted.each_exactly_once,
-        violations=1,
-        server=server.unix_url,
-    )
-    if not report.violations:
-        assert min(report.reached[name] for name in ("armed", "claim", "conflict")) > 0, str(report)
-    return found_by(report)
+    return _increments_on_armed_connections(server, Noted())
 
 
 def increments_of_two_on_armed_connections(server: ServerHandle) -> Found:
     """The same by a function that asks for two documents."""
-    noted = Noted(increment_both)
-    report = explore(
-        [repeated(noted.increment, 3), noted.increment],
-        setup=noted.seed,
-        invariant=noted.each_exactly_once,
-        violations=1,
-        server=server.unix_url,
-    )
-    if not report.violations:
-        assert min(report.reached[name] for name in ("armed", "claim", "conflict")) > 0, str(report)
-    return found_by(report)
+    return _increments_on_armed_connections(server, Noted(increment_both))
 
 
 def three_increments_under_any_fault(server: ServerHandle) -> Found:
     """Three increments, at most three preemptions, and any single fault at any step: two minutes if all is well."""
     return _increments(server, 3, faults=ANY_LOSS, preemptions=3)
+
+
+def _increments_on_armed_connections(server: ServerHandle, noted: Noted) -> Found:
+    report = explore(
+        [repeated(noted.increment, 3), noted.increment],
+        setup=noted.seed,
+        invariant=noted.each_exactly_once,
+        violations=1,
+        server=server.unix_url,
+    )
+    if not report.violations:
+        assert min(report.reached[name] for name in ("armed", "claim", "conflict")) > 0, str(report)
+    return found_by(report)
 
 
 def _increments(server: ServerHandle, count: int = 2, **options: Any) -> Found:
