@@ -358,6 +358,30 @@ def test_a_deleted_folder_is_reported(folder: Path) -> None:
     eventually(lambda: not is_alive(pid))
 
 
+@pytest.mark.parametrize("victim", ["server", "guard"])
+def test_what_has_taken_the_place_of_an_open_folder_is_not_confused_with_it(
+    folder: Path, victim: str
+) -> None:
+    moved = folder.with_name("moved")
+    server = embedded.open_folder(folder)
+    pid, ending = server_pid(server), parent_of(server_pid(server))
+    call(server, "SET", "k", "old")
+    folder.rename(moved)
+    embedded.open_folder(folder).close()  # another one, by the same name
+    call(server, "SET", "k", "older")  # goes on where it is
+    os.kill(pid if victim == "server" else ending, signal.SIGKILL)
+    eventually(lambda: not is_alive(pid) and not is_alive(ending))
+    with pytest.raises(StoreUnavailable, match="moved or removed while it was open"):
+        server.revive()
+    another = embedded.open_folder(folder)
+    assert call(another, "GET", "k") is None
+    another.close()
+    server.close()
+    server = embedded.open_folder(moved)
+    assert call(server, "GET", "k") == b"older"
+    server.close()
+
+
 def test_the_strictest_fsync_wins_and_outlives_a_restart(folder: Path) -> None:
     def fsync() -> bytes:
         value: bytes = call(relaxed, "CONFIG", "GET", "appendfsync")[b"appendfsync"]
@@ -471,6 +495,7 @@ def test_an_opener_with_blocked_signals_gets_a_server_that_stops(folder: Path) -
         (None, {}, "no folder"),
         (5, {}, "no folder"),
         ("redis://localhost", {}, "no folder"),
+        ("y" * 300, {}, "can't be written to"),
         ("state", {"fsync": "never"}, "fsync must be"),
         ("state", {"timeout": -1}, "timeout= takes a positive, finite number of seconds"),
         ("state", {"timeout": None}, "timeout= takes"),

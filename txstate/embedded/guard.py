@@ -160,6 +160,8 @@ class Guard:
                 return
         elif self._private or (not settled and exit_code > 0) or self._restarts == _RESTARTS:
             sys.exit(f"guard: the server ended by itself ({exit_code}) and isn't started again")
+        if not is_current(self._lock, os.path.join(self._folder, GUARD)):
+            sys.exit("guard: the folder was moved or removed, and what has its name now is another guard's")
         _log("starting the server again")
         self._restarts += 1
         self._stop()

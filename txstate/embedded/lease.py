@@ -102,14 +102,21 @@ class EmbeddedServer:
             timeout: seconds to wait for the server.
 
         Raises:
-            StoreUnavailable: it can't be started, or it was private: its data has gone with it.
+            StoreUnavailable: it can't be started, its folder is no longer where it was, or it was private: its data has
+                gone with it.
             UsageError: the lease was given up.
         """
         if self._home.private:
             raise StoreUnavailable("the private server ended, and its data with it; open a new one")
-        if not self._lease:
+        lease = next(iter(self._lease), None)
+        if lease is None:
             raise UsageError("this embedded server is closed; open it again")
         try:
+            if not guard.is_current(lease, self._home.path(guard.LEASE)):
+                raise StoreUnavailable(
+                    f"{self._home.folder} can't be used any more: it was moved or removed while it was open, or its "
+                    f"{guard.LEASE}. Open what is there now by a store of its own"
+                )
             self._reach_server(timeout)
         except OSError as error:
             raise StoreUnavailable(f"{self._home.folder} can't be used any more: {error}") from error

@@ -81,7 +81,7 @@ def open_folder(
     except (FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"{folder} can't be a folder: there is a file in its place") from error
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG):
             raise UsageError(
                 f"{folder} can't be written to by this user ({error}); choose another folder, or let all its "
                 "processes run as its owner"
