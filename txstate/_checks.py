@@ -8,7 +8,7 @@ from txstate.errors import UsageError
 
 
 def check_count(what: str, value: object, least: int) -> None:
-    """Refuse what is no int, or too small.
+    """Refuse what is not an int, or too small.
 
     Args:
         what: the argument, as people write it: ``limit=``.
@@ -23,7 +23,7 @@ def check_count(what: str, value: object, least: int) -> None:
 
 
 def check_seconds(what: str, value: object, *, zero: bool = False) -> None:
-    """Refuse what is no time to wait.
+    """Refuse what is not a time to wait.
 
     Args:
         what: as above.

@@ -195,7 +195,7 @@ class StoreBase(Generic[D]):
 
         Raises:
             TypeError: `retry` is not a `txstate.Retry`.
-            UsageError: the namespace is no str, or the durability none.
+            UsageError: the namespace is not a str, or the durability is of no known kind.
         """
         changed: dict[str, Any] = {}
         if retry is not None:

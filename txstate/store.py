@@ -240,7 +240,7 @@ class Store(StoreBase[SyncDriver]):
             `NOT_COMMITTED` means that it never will be, either.
 
         Raises:
-            UsageError: it is no token of this namespace.
+            UsageError: it is not a token of this namespace.
             StoreUnavailable: no connection was free.
         """
         return self._driver.run(plain.resolve_token(self._settings, token))
@@ -314,7 +314,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
         """Close the connections, and leave the embedded server. See `Store.close`.
 
         Raises:
-            UsageError: another event loop is running that uses it. One that has ended is no obstacle.
+            UsageError: another event loop is running that uses it. One that has ended does not matter.
         """
         if not self._is_view:
             core = self._core

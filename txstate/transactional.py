@@ -48,7 +48,7 @@ def transactional(function: Callable[..., Any]) -> Callable[..., Any]:
 
     The `Tx` is its first parameter, or the second one of a method, and is passed by position. Called with a store, the
     function runs as a transaction of its own, again and again until an attempt of it commits. Called with a `Tx`,
-    it becomes a part of the caller's transaction; that is no savepoint: if the caller catches an exception of it,
+    it becomes a part of the caller's transaction; this is not a savepoint: if the caller catches an exception of it,
     what it wrote stays.
 
     The function may run more than once: keep side effects out, or hand them to `tx.on_commit`. Options such as `retry`

@@ -79,9 +79,9 @@ class Tx(_Tx):
 
         Raises:
             WrongType: the key holds something other than a hash.
-            CodecError: the hash's version is none.
+            CodecError: the hash holds no valid version.
             ServerRefused: the server does not let us read.
-            UsageError: the key is no str, or this `Tx` is over.
+            UsageError: the key is not a str, or this `Tx` is over.
         """
         doc = self._attempt.local(key, fields)
         if doc is None:

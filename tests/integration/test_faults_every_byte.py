@@ -25,7 +25,7 @@ REQUEST: Final = (
     300  # bytes that a commit of two documents has at least: fewer cuts would mean that it was not cut
 )
 REPLY: Final = 50
-COARSE: Final = 23  # with more faults on top, every so manieth byte; a soak takes them all
+COARSE: Final = 23  # with more faults on top, one byte of so many; a soak takes them all
 
 steps = pytest.mark.parametrize("step", [COARSE, pytest.param(1, marks=pytest.mark.soak)])
 

@@ -81,7 +81,7 @@ class Doc(DictLike, MutableMapping[str, JSON]):
             The field's new value; of a field that was not fetched, the sum of what this transaction added so far.
 
         Raises:
-            CodecError: the field or `by` is no integer (bool is none), or the sum leaves the signed 64 bits. For a
+            CodecError: the field or `by` is not an integer (nor is a bool), or the sum leaves the signed 64 bits. For a
                 field that was not fetched, at commit.
         """
         record = self._record

@@ -72,7 +72,7 @@ class Fields:
         """The live value of a field, decoded once, the same object each time; or `MISSING`, or `NOT_LOADED`.
 
         Raises:
-            CodecError: it holds no JSON, or this is no field's name.
+            CodecError: it does not hold JSON, or no field can have this name.
         """
         value = self._values.get(name, NOT_LOADED)
         if value is not NOT_LOADED:
@@ -153,7 +153,7 @@ class Fields:
             The sum; for a field that is not loaded, the sum of what was added to it so far.
 
         Raises:
-            CodecError: the field or `by` is no integer, or the sum leaves the signed 64 bits.
+            CodecError: the field or `by` is not an integer, or the sum leaves the signed 64 bits.
         """
         if type(by) is not int:
             by = self._integer(normalize(by, key=self.key, field=name), name, "is incremented by an int, not")

@@ -53,7 +53,7 @@ class Record(Fields):
         """A document that exists, as `load` leaves it, for who asks for this of it.
 
         Raises:
-            CodecError: the version is none.
+            CodecError: the version is not valid.
         """
         version = fields.get(VERSION_FIELD)
         record = Stored(key, fields, decode_version(version, key=key))
@@ -78,7 +78,7 @@ class Record(Fields):
             whole: whether these are all fields.
 
         Raises:
-            CodecError: the version is none, or a waiting increment can't be applied.
+            CodecError: the version is not valid, or a waiting increment can't be applied.
         """
         if not self.loaded:
             self.loaded = True

@@ -100,7 +100,7 @@ def open_store(
 
 
 def check_folder(named: str) -> None:
-    """Refuse a folder that does not exist: who only looks would leave one behind for each misspelt address.
+    """Refuse a folder that does not exist: a command that only looks would leave one behind for each misspelt address.
 
     Raises:
         UsageError: there is none, or the name is neither a folder's nor an address.

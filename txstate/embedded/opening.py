@@ -65,7 +65,7 @@ def open_folder(
 
     Raises:
         StoreUnavailable: there is no binary, or the server didn't start; the message has the end of its log.
-        UsageError: the path is no folder that can be written to, or another argument can't be used.
+        UsageError: the path is not a folder that can be written to, or another argument can't be used.
     """
     if fsync not in get_args(Fsync):
         raise UsageError(f"fsync must be 'everysec' or 'always', not {fsync!r}")

@@ -74,8 +74,8 @@ def explore(
     Args:
         transactions: the functions. What one raises is its outcome.
         invariant: called after each schedule with a store, or with a store and the `Outcome` of each transaction.
-            It fails by raising, or by returning False, or what else is false; None, as of a function without a
-            return, is no failure.
+            It fails by raising, or by returning something false; None, the result of a function without a return, is
+            not a failure.
         setup: called before each schedule with a store, on an empty database.
         faults: what may go wrong, out of `FAULTS`: ``drop_reply``, ``drop_request``, ``cut`` (between two requests),
             ``interrupt`` (`KeyboardInterrupt`, or `CancelledError`), ``impatience`` (a call stops waiting for others of its

@@ -43,7 +43,7 @@ _SHOWN: Final = 3  # pieces of evidence of one name that a printed verdict holds
 
 
 class Outcome(enum.StrEnum):
-    """What a history shows. Not a bool: a history that shows nothing is no pass."""
+    """What a history shows. Not a bool: a history that shows nothing has not passed."""
 
     Ok = "Ok"
     """It can have been strictly serializable."""

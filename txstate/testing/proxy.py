@@ -72,7 +72,7 @@ class FaultProxy:
         unix_url: the same by the unix socket, or None.
 
     Raises:
-        UsageError: the upstream is no address that it can forward to, or the unix path none that it could listen on.
+        UsageError: it can't forward to the upstream, or can't listen on the unix path.
         OSError: it can't listen.
     """
 
@@ -195,7 +195,7 @@ class FaultProxy:
             by: how.
 
         Returns:
-            How many were cut. 0 is no error: a connection may have ended by itself.
+            How many were cut. 0 is not an error: a connection may have ended by itself.
         """
         check_cut(by)
 

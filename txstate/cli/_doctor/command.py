@@ -93,7 +93,7 @@ def _show(console: Console, gathered: Gathered, verdicts: list[Verdict]) -> None
 
 
 def _standing(verdict: Verdict) -> tuple[str, str]:
-    """How it stands, and in which style: what is not promised is no alarm."""
+    """How it stands, and in which style: what is not promised raises no alarm."""
     alarming = verdict.standing is not Standing.BROKEN or verdict.breach
     return str(verdict.standing), _STYLES[verdict.standing] if alarming else "yellow"
 

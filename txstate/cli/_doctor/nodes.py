@@ -32,7 +32,7 @@ class Node(NamedTuple):
         source: where connections to it come from.
         address: host and port; "" if the user named it.
         named_as: what the user said that it is.
-        slot: of a cluster's, one that it serves; None: it is no node of a cluster.
+        slot: one that it serves, of a cluster's; None: it is not a node of a cluster.
     """
 
     source: Source

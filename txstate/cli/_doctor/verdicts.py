@@ -124,7 +124,7 @@ def _no_primary(facts: Facts) -> Finding:
 
 
 def _not_passed_through(facts: Facts) -> Finding | None:
-    """A transaction that was taken, and is none."""
+    """What was accepted as a transaction, and is not one."""
     if facts.trial is None or (facts.trial.queued and facts.trial.stopped):
         return None
     seen = (
@@ -295,7 +295,7 @@ def _swapped(facts: Facts) -> Iterator[Condition]:
 
 
 def _number(version: str) -> tuple[int, ...]:
-    """A version, to compare; (0,) if it is none."""
+    """A version, to compare; (0,) if it is not one."""
     return tuple(int(part) for part in version.split(".") if part.isdigit()) or (0,)
 
 

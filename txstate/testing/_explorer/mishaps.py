@@ -96,7 +96,7 @@ def _to_documents(run: Scene, actor: Actor, step: Step) -> Iterable[str]:
 
 
 def _while_held(run: Scene, actor: Actor, step: Step) -> Iterable[str]:
-    """Positions inside of a short batch that is no transaction: the resolver's, for example."""
+    """Positions inside of a short batch that is not a transaction: the resolver's, for example."""
     if step.proves or step.commands[0] == ("MULTI",) or not run.holds_for(actor):
         return ()
     return [str(position) for position in range(1, min(len(step.commands), _SHORT))]

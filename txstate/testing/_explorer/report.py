@@ -25,7 +25,7 @@ class Violation:
 
     Attributes:
         schedule: for `replay`, itself or its text.
-        number: the how manieth schedule of the exploration it was, from 1.
+        number: its place in the exploration, counted from 1.
         outcomes: what came of each transaction; None for one that did not end.
         error: what the invariant raised; None if it returned what is false.
         timeline: who did what, what went wrong, which value was lost.

@@ -72,7 +72,7 @@ class Schedule:
         """Read what `str` gave.
 
         Raises:
-            UsageError: it is no schedule.
+            UsageError: it is not a schedule.
         """
         return cls(tuple(_parse_choice(word) for word in text.split()))
 

@@ -58,7 +58,7 @@ class Stage:
         store: a store of an outsider: for setup, invariants, and other clients.
 
     Raises:
-        UsageError: a server that was handed in is none, holds data, or was to be killed.
+        UsageError: the server that was passed is not one, holds data, or would have to be killed.
         StoreUnavailable: there is no server.
         ServerRefused: it lets nobody in.
     """

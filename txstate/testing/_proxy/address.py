@@ -60,7 +60,7 @@ def parse(url: object) -> Upstream:
     """Read the URL of a server.
 
     Raises:
-        UsageError: it is no address that can be forwarded to.
+        UsageError: it is not an address that can be forwarded to.
     """
     try:
         parts = urlsplit(url if isinstance(url, str) else "")

@@ -142,7 +142,7 @@ class Command:
         connection: which connection sent it: 1 for the first that the proxy accepted, 2 for the second, ...
         name: in upper case.
         args: its arguments, without the name.
-        nth: the how manieth of this name it is on its connection, from 1.
+        nth: which command of this name it is on its connection, counted from 1.
         nth_overall: the same over all connections.
     """
 

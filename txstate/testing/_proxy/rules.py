@@ -166,7 +166,7 @@ class Armed:
         action: what it does.
         command: the name in upper case, or None for any.
         connection: the connection's ordinal, or None for any.
-        nth: the how manieth of its name on its connection, or None for any.
+        nth: which command of its name on its connection, counted from 1, or None for any.
         where: what else must hold.
         skip: how many matches pass unharmed first.
         times: how often it may fire; None: always.
