@@ -13,6 +13,8 @@ from support.cluster import Cluster, start_cluster
 from support.figures import Figures, require
 from support.servers import BINARIES, ServerHandle, ServerMissingError, start
 
+from txstate import Store
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
@@ -105,6 +107,19 @@ def redis6(servers: Servers) -> ServerHandle:
 @pytest.fixture
 def redis8(servers: Servers) -> ServerHandle:
     return servers.clean("redis8")
+
+
+@pytest.fixture
+def store(valkey9: ServerHandle) -> Iterator[Store]:
+    with Store(valkey9.unix_url) as store:
+        yield store
+
+
+@pytest.fixture
+def other_client(valkey9: ServerHandle) -> Iterator[redis.Redis]:
+    """A plain client of the server of `store`."""
+    with redis.Redis.from_url(valkey9.unix_url) as client:
+        yield client
 
 
 @pytest.fixture
