@@ -159,6 +159,36 @@ def test_a_reader_that_joins_another_one_sees_what_was_acknowledged_before_it_be
         assert slow.result() in (1, 2)
 
 
+def test_who_joins_a_later_attempt_that_asked_for_a_part_gets_the_whole(valkey9: ServerHandle) -> None:
+    """They are together because of what the first attempt had asked for; a part must not be taken for the whole."""
+
+    def narrow(tx: Tx) -> None:
+        if tx.attempt == 1:
+            tx.get("doc")["a"] += 1
+            other.update("doc", lambda doc: doc.increment("b"))
+            return
+        tx.get("doc", ["a"])["a"] += 1
+        inside.set()
+        assert go_on.wait(10)
+
+    inside, go_on = threading.Event(), threading.Event()
+    with Store(valkey9.url) as store, Store(valkey9.url) as other, ThreadPoolExecutor(2) as pool:
+        other.put("doc", {"a": 1, "b": 2})
+        groups = store._settings.groups
+        assert groups is not None
+        groups._lag = 2.0  # nobody loses patience
+        first = pool.submit(store.run, narrow)
+        assert inside.wait(10)
+        late = pool.submit(store.put, "doc", {"z": 1})
+        try:
+            eventually(lambda: any(each.group and each.group.waiting for each in [*groups._leaders.values()]))
+        finally:
+            go_on.set()
+        first.result()
+        late.result()
+        assert other.get("doc") == {"z": 1}
+
+
 def test_a_lock_that_a_waiting_caller_holds_delays_but_never_blocks(valkey9: ServerHandle) -> None:
     """One holds a lock while it waits for its commit, and another one's function, in the same attempt, wants it."""
     lock = threading.Lock()

@@ -243,6 +243,44 @@ def test_what_was_committed_before_a_call_is_seen_by_it(kind: str, server: Serve
                 twin.run(insist, number)
 
 
+@both_twins
+@pytest.mark.parametrize("writes", [True, False], ids=["writes", "reads"])
+@pytest.mark.parametrize("second", [("doc", ("a",)), ("other", None)], ids=["a part", "another document"])
+def test_a_later_attempt_that_asks_for_something_else_leaves_the_next_call_what_that_asks_for(
+    kind: str, server: ServerHandle, second: tuple[str, tuple[str, ...] | None], *, writes: bool
+) -> None:
+    """The next one is recognized by what the first attempt had asked for, and must not get a part for the whole."""
+
+    async def narrow(tx: AsyncTx) -> None:
+        if tx.attempt == 1:
+            doc = await tx.get("doc")
+            admin.hincrby("doc", "b", 1)
+            doc["a"] += 1
+            return
+        doc = await tx.get(*second)
+        doc["a"] += writes
+
+    async def whole(tx: AsyncTx) -> dict[str, int]:
+        return (await tx.get("doc")).to_dict()
+
+    with client_of(server.unix_url) as admin, open_twin(kind, server.url) as twin:
+        for following in ("run", "update", "put"):
+            twin.put("doc", {"a": 1, "b": 2})
+            twin.put("other", {"a": 1})
+            for _ in range(3):
+                twin.update("doc", lambda doc: doc.increment("b"))
+            twin.run(narrow)
+            expected = {"a": 1 + (writes and second[0] == "doc"), "b": 6}
+            if following == "run":
+                assert twin.run(whole) == expected
+            elif following == "update":
+                twin.update("doc", lambda doc: doc.setdefault("c", len(doc)))
+                assert twin.get("doc") == {**expected, "c": 2}
+            else:
+                twin.put("doc", {"z": 1})
+                assert twin.get("doc") == {"z": 1}
+
+
 def change_before_each_command(
     server: ServerHandle, proxy: FaultProxy, twin: Twin, *, expiring: bool = False
 ) -> int:

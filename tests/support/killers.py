@@ -34,7 +34,18 @@ from support.replication import Replication, stopped
 from support.twins import open_twin
 from support.wire import client_of, eventually
 
-from txstate import CommitUnknown, Doc, NotDurable, Replicas, Resolution, Retry, Store, StoreUnavailable, Tx
+from txstate import (
+    CommitUnknown,
+    Doc,
+    FieldNotLoaded,
+    NotDurable,
+    Replicas,
+    Resolution,
+    Retry,
+    Store,
+    StoreUnavailable,
+    Tx,
+)
 from txstate._engine.slots import slot_of
 from txstate.testing import DropReply, FaultProxy, HoldRequest, Outcome, ScheduleDiverged, explore
 
@@ -190,6 +201,64 @@ def _look_slowly(tx: Tx, inside: threading.Event, go_on: threading.Event) -> int
     inside.set()
     assert go_on.wait(10)
     return found
+
+
+def one_after_an_attempt_that_read_a_part(server: ServerHandle) -> Found:
+    """A document is replaced, by a call that comes right behind one whose later attempt had read a part of it only."""
+    with Store(server.url) as store, Store(server.url) as other:
+        other.put("doc", {"a": 1, "b": 2})
+        store.run(_narrow, other)
+        store.run(_narrow, other)  # now that it is repeated
+        try:
+            store.put("doc", {"z": 1})
+        except FieldNotLoaded as error:
+            return Found(broken=True, told=f"put: {error!r}")
+        return _replaced(other)
+
+
+def one_that_joins_an_attempt_that_read_a_part(server: ServerHandle) -> Found:
+    """The same by a call that is carried by that attempt."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def then() -> None:
+        inside.set()
+        assert go_on.wait(10)
+
+    with Store(server.url) as store, Store(server.url) as other, ThreadPoolExecutor(2) as pool:
+        other.put("doc", {"a": 1, "b": 2})
+        first = pool.submit(store.run, _narrow, other, then)
+        assert inside.wait(10)
+        late = pool.submit(store.put, "doc", {"z": 1})
+        groups = store._settings.groups
+        assert groups is not None
+        eventually(
+            lambda: (
+                late.done()
+                or any(each.group and each.group.waiting for each in tuple(groups._leaders.values()))
+            )
+        )
+        go_on.set()
+        first.result()
+        late.result()
+        return _replaced(other)
+
+
+def _narrow(tx: Tx, other: Store, then: Callable[[], None] = lambda: None) -> None:
+    """Reads all of a document at first, meets a conflict, and then reads a part."""
+    if tx.attempt == 1:
+        tx.get("doc")["a"] += 1
+        other.update("doc", lambda doc: doc.increment("b"))
+        return
+    tx.get("doc", ["a"])["a"] += 1
+    then()
+
+
+def _replaced(store: Store) -> Found:
+    document = store.get("doc")
+    assert document is not None
+    return Found(
+        broken=document.to_dict() != {"z": 1}, told=f"after put of z alone it has {sorted(document)}"
+    )
 
 
 def one_that_leaves_its_leader(server: ServerHandle) -> Found:

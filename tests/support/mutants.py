@@ -8,6 +8,7 @@ brings its mutant, and takes it off `MISSING`.
 from __future__ import annotations
 
 import inspect
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,12 +18,23 @@ from redis.backoff import NoBackoff
 from support import killers
 
 from txstate import store
+from txstate._documents.doc import Record
 from txstate._drivers.aio import AsyncChannel
 from txstate._drivers.cluster import SyncClusterChannel
 from txstate._drivers.source import Source
 from txstate._drivers.sync import SyncChannel
 from txstate._effects import Constant, Lost, Send
-from txstate._engine import commit, doubt, readset, resolve, shared, straight, straight_run, transaction
+from txstate._engine import (
+    armed,
+    commit,
+    doubt,
+    readset,
+    resolve,
+    shared,
+    straight,
+    straight_run,
+    transaction,
+)
 from txstate._engine.armed import Tail
 from txstate._engine.attempt import Attempt
 from txstate._engine.group import Groups, Member
@@ -332,6 +344,30 @@ def shared_reading_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
         return relay
 
     monkeypatch.setattr(commit, "carry_others", carry_others)
+
+
+@mutant(
+    "a later attempt's reads are handed to others as what the first one had asked for",
+    "P1",
+    killers.one_after_an_attempt_that_read_a_part,
+)
+def armed_for_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(armed, "_as_at_first", lambda _: True)
+
+
+@mutant(
+    "one that joins a later attempt gets what that has read as all that there is",
+    "P1",
+    killers.one_that_joins_an_attempt_that_read_a_part,
+)
+def part_carried_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Record.missing
+
+    def missing(record: Record, fields: Sequence[str] | None) -> tuple[bytes, ...] | None:
+        carries = sys._getframe(1).f_code is shared.carry_others.__code__
+        return () if carries else real(record, fields)
+
+    monkeypatch.setattr(Record, "missing", missing)
 
 
 @mutant("one whose turn was taken back is taken for carried", "P2", killers.shared_appends_that_lose_patience)

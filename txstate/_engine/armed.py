@@ -12,7 +12,7 @@ role included: a demoted primary goes on serving clean, stale reads.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, cast
 
 from txstate._documents.codec import VERSION_FIELD, decode_version
 from txstate._documents.doc import Record, Stored
@@ -267,7 +267,7 @@ def tail_behind(attempt: Attempt, session: Session) -> Tail | None:
         return None
     if last is not None and not last.timed and last.session is session and last.wanted == documents.asked:
         return last
-    if not session.flags or session.field_ttls is FieldTTLs.UNCOUNTED:
+    if not session.flags or session.field_ttls is FieldTTLs.UNCOUNTED or not _as_at_first(attempt):
         return None
     records = documents.records.values()
     if any(record.widest() >= LARGE for record in records):
@@ -285,8 +285,22 @@ def rearm(attempt: Attempt) -> None:
     # Claims are the business of this call; the read set that knows of some must not become another's.
     if session is None or not session.flags or read_set.turn is not NO_TURN or read_set.volatile():
         return
+    if not _as_at_first(attempt):
+        return
     read_set.shelve()
     session.armed = Armed(attempt.signature, read_set, documents.as_read(), attempt.tail)
+
+
+def _as_at_first(attempt: Attempt) -> bool:
+    """Whether the function has asked for what its call is recognized by: in a later attempt it may have asked for something else."""
+    documents, signature = attempt.documents, cast("tuple[Any, ...]", attempt.signature)
+    for key, fields in signature[1:]:
+        if key not in documents.records:
+            return False
+        asked = documents.asked[key]
+        if fields != (asked if asked is None else tuple(asked)):
+            return False
+    return True
 
 
 def names_of(key: str, fields: Sequence[str] | None) -> Sequence[bytes] | None:

@@ -95,10 +95,10 @@ def carry_others(attempt: Attempt, leader: Member, evidence: Callable[[], Eviden
     if group is None or leader.place is not LEADS or not group.waiting or attempt.read_set.volatile():
         return None
     read: dict[str, Record] = {}
-    for key in leader.wanted:
+    for key, fields in leader.wanted.items():
         record = attempt.documents.latest(key)
-        if record is None:
-            return None
+        if record is None or record.as_read().missing(fields) != ():
+            return None  # in this attempt, its function has asked for something else
         read[key] = record
     relay = Relay(attempt, leader, evidence(), read, groups.clock())
     leader.mailbox = mailbox = groups.mailbox()
