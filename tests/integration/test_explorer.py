@@ -103,6 +103,16 @@ def test_the_timeline_says_who_lost_which_value(valkey9: ServerHandle) -> None:
     assert all("replay" in str(violation.exception()) for violation in report.violations)
 
 
+def test_the_timeline_says_that_nothing_is_left(valkey9: ServerHandle) -> None:
+    report = explore(
+        [lambda store: store.delete("counter")],
+        setup=seed,
+        invariant=lambda _: False,
+        server=valkey9.unix_url,
+    )
+    assert "\nin the end: no documents\nwrong: the invariant returned False" in str(report.first)
+
+
 def test_the_timeline_tells_a_conflict_of_an_armed_connection(valkey9: ServerHandle) -> None:
     """Behind its EXEC stand the reads of the next call, and their answers are not the commit's."""
     report = explore(

@@ -53,7 +53,7 @@ class Timeline:
             )
         for name, outcome in zip(self.names, self.outcomes, strict=True):
             lines.append(f"       {name.ljust(width)}  {'did not end' if outcome is None else outcome}")
-        lines.append("in the end:")
+        lines.append("in the end:" if self.documents else "in the end: no documents")
         for key, fields in self.documents.items():
             lines.append(f"  {key} = {_shown(fields)}")
         remarks = list(_remarks(self.record, self.names))
