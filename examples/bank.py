@@ -53,7 +53,7 @@ def pay(store: txstate.Store, payer: str, payee: str, amount: int) -> bool:
         return False  # nothing was applied
     except txstate.CommitUnknown as doubt:
         # The reply to the commit was lost, and no server could be asked in time. Never just pay again: ask later.
-        fate = store.resolve(doubt.token) if doubt.token else txstate.Resolution.UNKNOWN
+        fate = store.resolve(doubt.token)
         if fate is txstate.Resolution.UNKNOWN:
             raise  # a human has to look at the accounts
         return fate is txstate.Resolution.COMMITTED

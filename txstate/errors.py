@@ -192,7 +192,7 @@ class CommitUnknown(TxStateError):  # noqa: N818 - the name is part of the publi
     failover), or when the server applied the transaction in part.
 
     Attributes:
-        token: hand it to `store.resolve`; None when it could not tell more.
+        token: hand it to `store.resolve`; None where that can tell no more: `UNKNOWN`.
         replies: what the server had answered, where that is the evidence.
         known: what was found out. As the cause of an interruption it may be `Resolution.COMMITTED`.
     """

@@ -230,11 +230,11 @@ class Store(StoreBase[SyncDriver]):
         while not listing.done:
             yield from self._driver.run(listing.page())
 
-    def resolve(self, token: str) -> Resolution:
+    def resolve(self, token: str | None) -> Resolution:
         """What became of a commit that ended in `CommitUnknown`.
 
         Args:
-            token: the error's `.token`.
+            token: the error's `.token`; `UNKNOWN` for one that has none.
 
         Returns:
             `NOT_COMMITTED` means that it never will be, either.
@@ -403,7 +403,7 @@ class AsyncStore(StoreBase[AsyncDriver]):
             for key in await driver.run(listing.page()):
                 yield key
 
-    async def resolve(self, token: str) -> Resolution:
+    async def resolve(self, token: str | None) -> Resolution:
         """What became of a commit that ended in `CommitUnknown`. See `Store.resolve`."""
         driver = await self._driver()
         return await driver.run(plain.resolve_token(self._settings, token))

@@ -385,7 +385,7 @@ def errors(store: Store) -> None:
     except txstate.VersionMismatch as error:
         assert_type((error.key, error.expected, error.found), tuple[str, int, int])
     except txstate.CommitUnknown as error:
-        if error.token is not None and store.resolve(error.token) is Resolution.NOT_COMMITTED:
+        if store.resolve(error.token) is Resolution.NOT_COMMITTED:
             nothing(store)
     except txstate.CodecError as error:
         assert_type(error.field, str | None)

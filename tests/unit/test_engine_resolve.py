@@ -282,13 +282,19 @@ def test_store_resolve(asked: list[object], resolution: Resolution) -> None:
 
 
 @pytest.mark.parametrize(
-    "token", ["", "5", "x@__txstate__:token:1", "5@elsewhere:token:1", "5@__txstate__:claim:1", None, 5]
+    "token", ["", "5", "x@__txstate__:token:1", "5@elsewhere:token:1", "5@__txstate__:claim:1", 5]
 )
 def test_store_resolve_refuses_what_is_no_token(token: str) -> None:
     wire = Wire()
     with pytest.raises(UsageError, match="is not the token"):
         wire.run(resolve_token(wire.settings, token))
     assert not any(isinstance(effect, Acquire) for effect in wire.effects)
+
+
+def test_store_resolve_of_an_error_without_a_token_asks_nobody() -> None:
+    wire = Wire()
+    assert wire.run(resolve_token(wire.settings, None)) is Resolution.UNKNOWN
+    assert wire.effects == []
 
 
 def test_store_resolve_gives_an_answer_within_the_deadline() -> None:

@@ -20,6 +20,7 @@ from txstate._engine.resolve import Evidence, Finding, resolve
 from txstate._engine.session import is_primary, require_primary, role_of
 from txstate._engine.slots import slot_of
 from txstate.errors import CrossSlotError, WrongType
+from txstate.resolution import Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from txstate._engine.reads import Read
     from txstate._engine.session import Session
     from txstate._engine.settings import Settings
-    from txstate.resolution import Resolution
 
 
 def get(settings: Settings, key: str, fields: Sequence[str] | None) -> Steps[Snapshot | None]:
@@ -157,7 +157,7 @@ def ttl(settings: Settings, key: str) -> Steps[float | None]:
     return None if read.left is None else read.left / 1000
 
 
-def resolve_token(settings: Settings, token: str) -> Steps[Resolution]:
+def resolve_token(settings: Settings, token: str | None) -> Steps[Resolution]:
     """What became of a `CommitUnknown`.
 
     Raises:
@@ -165,6 +165,8 @@ def resolve_token(settings: Settings, token: str) -> Steps[Resolution]:
         StoreUnavailable: no connection was free within the deadline.
         BaseException: an interruption.
     """
+    if token is None:
+        return Resolution.UNKNOWN  # it was applied in part, and there is nothing more to be found out
     evidence = Evidence.parse(token, settings.reserved)
     slot = slot_of(evidence.token) if settings.clustered else None
     started = settings.clock()
