@@ -62,15 +62,17 @@ def parse(url: object) -> Upstream:
     Raises:
         UsageError: it is not an address that can be forwarded to.
     """
+    if not isinstance(url, str):
+        raise UsageError(f"the address of a server is a str, not {url!r}")
     try:
-        parts = urlsplit(url if isinstance(url, str) else "")
+        parts = urlsplit(url)
     except ValueError as error:
-        raise UsageError(f"the address {url!r} can't be used: {error}") from error
+        raise UsageError(f"the address of the server can't be used: {error}") from error
     if parts.scheme == "unix" and parts.path:
         return Upstream(socket.AF_UNIX, unquote(parts.path), parts)
     if parts.scheme not in {"redis", "valkey"}:
         raise UsageError(
-            f"can't forward to {url!r}: "
+            f"can't forward to {parts.scheme or 'an address without a scheme'}: "
             "give redis://host:port/db, valkey://host:port/db or unix:///path. TLS can't be looked into"
         )
     try:
@@ -88,13 +90,10 @@ def path_of(unix_path: object) -> str:
     Raises:
         UsageError: none can have it.
     """
-    if (
-        not isinstance(unix_path, str | os.PathLike)
-        or os.fspath(unix_path) in ("", b"")
-        or "\0" in str(unix_path)
-    ):
+    path = os.fsdecode(unix_path) if isinstance(unix_path, str | bytes | os.PathLike) else ""
+    if not path or "\0" in path:
         raise UsageError(f"unix_path= takes the path of a socket to make, not {unix_path!r}")
-    return str(pathlib.Path(os.fsdecode(unix_path)).absolute())
+    return str(pathlib.Path(path).absolute())
 
 
 def bind(address: Address) -> socket.socket:
