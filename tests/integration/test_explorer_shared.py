@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.sharing import appends, each_once_and_as_told, reads, seed
+from support.sharing import another_client, appends, each_once_and_as_told, looks, none_goes_back, reads, seed
 
 from txstate.testing import explore
 
@@ -41,3 +41,20 @@ def test_three_threads_of_which_one_raises_and_one_only_reads(valkey9: ServerHan
         shared=True,
     )
     report.check()
+
+
+@pytest.mark.parametrize("fault", ["drop_reply", "interrupt", "impatience", None])
+def test_threads_that_only_read_never_see_the_past(valkey9: ServerHandle, fault: str | None) -> None:
+    """Whoever looks twice sees what another client has written before the second time, whoever has read it for whom."""
+    report = explore(
+        [looks("run"), looks("update"), looks("get", "raise")],
+        setup=seed,
+        invariant=none_goes_back,
+        faults=[another_client, fault] if fault else [another_client],
+        max_faults=2 if fault else 1,
+        preemptions=1,
+        server=valkey9.unix_url,
+        shared=True,
+    )
+    report.check()
+    assert report.fired["another_client"] > 0

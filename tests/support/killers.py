@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ from support.ledger import Ledger
 from support.replication import Replication, stopped
 from support.twins import open_twin
 from support.wire import client_of, eventually
+from tenacity import stop_after_attempt, wait_none
 
 from txstate import (
     CommitUnknown,
@@ -166,6 +167,22 @@ def _shared(server: ServerHandle, *faults: str | Callable[[Store], None]) -> Fou
     )
 
 
+def shared_reads(server: ServerHandle) -> Found:
+    """Three threads of one process only read, one of them twice, beside another client that writes at any step."""
+    return found_by(
+        explore(
+            [sharing.looks("run"), sharing.looks("update"), sharing.looks("get", "raise")],
+            setup=sharing.seed,
+            invariant=sharing.none_goes_back,
+            faults=[sharing.another_client],
+            preemptions=1,
+            violations=1,
+            server=server.unix_url,
+            shared=True,
+        )
+    )
+
+
 def one_that_joins_a_reader(server: ServerHandle) -> Found:
     """A thread begins to read after another client's write was acknowledged, and is carried by one that had read before."""
     stale, rounds = 0, 5
@@ -201,6 +218,38 @@ def _look_slowly(tx: Tx, inside: threading.Event, go_on: threading.Event) -> int
     inside.set()
     assert go_on.wait(10)
     return found
+
+
+def readers_who_meet_while_others_write(server: ServerHandle) -> Found:
+    """Two threads read together, and whenever the first one's function runs another client writes."""
+    again = Retry(stop=stop_after_attempt(5), wait=wait_none())
+    inside, late = threading.Event(), list[Future[int]]()
+    with Store(server.url, retry=again) as store, Store(server.url) as other, ThreadPoolExecutor(2) as pool:
+        groups = store._settings.groups
+        assert groups is not None
+        groups._lag = 2.0  # nobody loses patience
+
+        def look(tx: Tx) -> int:
+            found = _look(tx)
+            other.update("doc", lambda doc: doc.increment("n"))
+            inside.set()
+            eventually(
+                lambda: (
+                    late
+                    and (
+                        late[0].done()
+                        or any(each.group and each.group.waiting for each in tuple(groups._leaders.values()))
+                    )
+                )
+            )
+            return found
+
+        other.put("doc", {"n": 0})
+        first = pool.submit(store.run, look)
+        assert inside.wait(10)
+        late.append(pool.submit(store.run, _look))
+        failed = [error for error in (first.exception(), late[0].exception()) if error is not None]
+    return Found(broken=bool(failed), told=f"{len(failed)} of 2 gave up after 5 attempts")
 
 
 def one_after_an_attempt_that_read_a_part(server: ServerHandle) -> Found:

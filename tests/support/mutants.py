@@ -26,6 +26,7 @@ from txstate._drivers.sync import SyncChannel
 from txstate._effects import Constant, Lost, Send
 from txstate._engine import (
     armed,
+    carried,
     commit,
     doubt,
     readset,
@@ -40,6 +41,7 @@ from txstate._engine.attempt import Attempt
 from txstate._engine.group import Groups, Member
 from txstate._engine.outcome import Committed, Conflict, Outage, verdict
 from txstate._engine.readset import FlaggedBatch, ReadSet
+from txstate._engine.resolve import Evidence
 from txstate._engine.writeset import write_set
 from txstate.resolution import Resolution
 from txstate.testing._explorer.driver import Channel
@@ -333,6 +335,7 @@ def raised_before_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     "one that joins a reader is shown what was read before it began",
     "P1, P4",
     killers.one_that_joins_a_reader,
+    killers.shared_reads,
 )
 def shared_reading_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
     real = shared.carry_others
@@ -368,6 +371,25 @@ def part_carried_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         return () if carries else real(record, fields)
 
     monkeypatch.setattr(Record, "missing", missing)
+
+
+@mutant(
+    "readers that met a conflict together are together again",
+    "P6",
+    killers.readers_who_meet_while_others_write,
+)
+def readers_never_parted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def carry_others(attempt: Attempt, leader: Member) -> Steps[Any]:
+        evidence = Evidence(attempt.session.token, attempt.session.next_id())
+        return (yield from shared.carry_others(attempt, leader, lambda: evidence))
+
+    real = carried._for_who_wrote_nothing
+    monkeypatch.setattr(commit, "_carry_others", carry_others)
+    monkeypatch.setattr(
+        carried,
+        "_for_who_wrote_nothing",
+        lambda outcome: outcome if isinstance(outcome, Conflict) else real(outcome),
+    )
 
 
 @mutant("one whose turn was taken back is taken for carried", "P2", killers.shared_appends_that_lose_patience)

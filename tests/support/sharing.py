@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from txstate import CommitUnknown, Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from txstate import Doc, Store
+    from txstate import Doc, Store, Tx
     from txstate.testing import Outcome
 
 
@@ -41,6 +41,49 @@ def appends(value: int, *, refuse: bool = False) -> Callable[[Store], list[int]]
 def reads(store: Store) -> list[int]:
     """A read-only transaction."""
     return store.run(lambda tx: list(tx.get("doc")["items"]))
+
+
+def looks(*ways: str) -> Callable[[Store], list[int]]:
+    """Looks at the document in these ways, one after the other; how many items each has seen. None of them changes anything."""
+
+    def look(store: Store) -> list[int]:
+        return [_WAYS[way](store) for way in ways]
+
+    look.__name__ = f"look_by_{'_and_'.join(ways)}"
+    return look
+
+
+def _by_get(store: Store) -> int:
+    document = store.get("doc")
+    assert document is not None
+    return len(document["items"])
+
+
+def _by_an_exception(store: Store) -> int:
+    def refuse(tx: Tx) -> None:
+        raise LookupError(len(tx.get("doc")["items"]))
+
+    try:
+        store.run(refuse)
+    except LookupError as error:
+        count: int = error.args[0]
+        return count
+    raise AssertionError("nothing was raised")
+
+
+_WAYS: Final[dict[str, Callable[[Store], int]]] = {
+    "get": _by_get,
+    "run": lambda store: len(store.run(lambda tx: list(tx.get("doc")["items"]))),
+    "update": lambda store: len(store.update("doc", lambda _: None)["items"]),
+    "raise": _by_an_exception,
+}
+
+
+def none_goes_back(_: Store, outcomes: Sequence[Outcome]) -> None:
+    """Whoever looks again sees no less: what a call has returned was written before the next one begins (real time)."""
+    for outcome in outcomes:
+        assert not isinstance(outcome.error, CommitUnknown), "there was no commit"
+        assert outcome.value is None or outcome.value == sorted(outcome.value), "it was shown the past"
 
 
 def each_once_and_as_told(store: Store, outcomes: Sequence[Outcome]) -> None:

@@ -121,11 +121,16 @@ def _enter(attempt: Attempt, member: Member, outcome: Shared | None) -> bool:
     return True
 
 
-def _for_who_wrote_nothing(outcome: Shared | None) -> Committed | Conflict | Outage | Apart:
-    """Nothing of it can have been applied: where it is not known to have seen the truth, it runs again."""
+def _for_who_wrote_nothing(outcome: Shared | None) -> Committed | Outage | Apart:
+    """Nothing of it can have been applied: where it is not known to have seen the truth, it runs again.
+
+    After a conflict on its own: what it reads for itself holds, however long others' functions take.
+    """
     if isinstance(outcome, Committed):
         return Committed()  # how durable the others' writes are is not its business
-    return outcome if isinstance(outcome, Conflict | Outage | Apart) else Apart()
+    if isinstance(outcome, Conflict):
+        return Apart(for_good=True)
+    return outcome if isinstance(outcome, Outage | Apart) else Apart()
 
 
 def _outcome_of(member: Member, clock: Callable[[], float], until: float) -> Steps[Shared | None]:

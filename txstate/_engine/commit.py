@@ -91,8 +91,9 @@ def _carry_others(attempt: Attempt, leader: Member) -> Steps[Relay | None]:
         session = attempt.session
     except Unreachable:
         return None
-    if not attempt.writes and not session.flags:
-        return None  # if they only read, too, there would be no proof for them
+    if not attempt.writes and (attempt.number > 1 or not session.flags):
+        # If they only read, too, they need a proof: there would be none, or it might fail again, and all would wait for that.
+        return None
     return (yield from carry_others(attempt, leader, lambda: Evidence(session.token, session.next_id())))
 
 
