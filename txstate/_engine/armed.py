@@ -293,7 +293,9 @@ def rearm(attempt: Attempt) -> None:
 
 def _as_at_first(attempt: Attempt) -> bool:
     """Whether the function has asked for what its call is recognized by: in a later attempt it may have asked for something else."""
-    documents, signature = attempt.documents, cast("tuple[Any, ...]", attempt.signature)
+    documents, signature = attempt.documents, cast("tuple[Any, ...] | None", attempt.signature)
+    if signature is None:
+        return False  # it began with something else than reading, or was interrupted there
     for key, fields in signature[1:]:
         if key not in documents.records:
             return False
