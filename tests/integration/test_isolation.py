@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -17,6 +17,7 @@ from support.twins import both_twins, open_twin
 from support.users import url_of
 from support.wire import client_of, eventually
 
+from txstate import ServerRefused
 from txstate.testing import FaultProxy, HoldRequest
 
 if TYPE_CHECKING:
@@ -279,6 +280,31 @@ def test_a_later_attempt_that_asks_for_something_else_leaves_the_next_call_what_
             else:
                 twin.put("doc", {"z": 1})
                 assert twin.get("doc") == {"z": 1}
+
+
+@both_twins
+@pytest.mark.parametrize("following", ["run", "put"])
+def test_who_goes_on_with_a_part_after_the_whole_was_refused_leaves_no_part_for_the_whole(
+    kind: str, following: str, server: ServerHandle
+) -> None:
+    """The next call is recognized by what was refused to the first one, and is to be refused the same."""
+
+    async def part(tx: AsyncTx) -> int:
+        with suppress(ServerRefused):
+            await tx.get("doc")
+        found: int = (await tx.get("doc", ["a"]))["a"]
+        return found
+
+    async def whole(tx: AsyncTx) -> dict[str, int]:
+        return (await tx.get("doc")).to_dict()
+
+    with client_of(server.unix_url) as admin, open_twin(kind, url_of(server, "-hgetall")) as twin:
+        admin.hset("doc", mapping={"a": 1, "b": 2})
+        for _ in range(3):
+            assert twin.run(part) == 1
+            with pytest.raises(ServerRefused):
+                _ = twin.run(whole) if following == "run" else twin.put("doc", {"z": 1})
+        assert admin.hkeys("doc") == [b"a", b"b"]
 
 
 def change_before_each_command(

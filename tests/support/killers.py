@@ -32,6 +32,7 @@ from support.faults import of_commit, proxied
 from support.ledger import Ledger
 from support.replication import Replication, stopped
 from support.twins import open_twin
+from support.users import url_of
 from support.wire import client_of, eventually
 from tenacity import stop_after_attempt, wait_none
 
@@ -43,6 +44,7 @@ from txstate import (
     Replicas,
     Resolution,
     Retry,
+    ServerRefused,
     Store,
     StoreUnavailable,
     Tx,
@@ -263,6 +265,25 @@ def one_after_an_attempt_that_read_a_part(server: ServerHandle) -> Found:
         except FieldNotLoaded as error:
             return Found(broken=True, told=f"put: {error!r}")
         return _replaced(other)
+
+
+def one_after_a_function_that_was_refused_the_whole(server: ServerHandle) -> Found:
+    """A function goes on with a part of a document; the next call asks for the whole, which the server refuses."""
+
+    def part(tx: Tx) -> None:
+        with contextlib.suppress(ServerRefused):
+            tx.get("doc")
+        tx.get("doc", ["a"])
+
+    with client_of(server.unix_url) as admin, Store(url_of(server, "-hgetall")) as store:
+        admin.hset("doc", mapping={"a": 1, "b": 2})
+        store.run(part)
+        store.run(part)  # now that it is repeated
+        try:
+            found = store.run(lambda tx: tx.get("doc").to_dict())
+        except ServerRefused:
+            return Found(broken=False, told="the whole was refused")
+        return Found(broken=True, told=f"got {found} for the whole")
 
 
 def one_that_joins_an_attempt_that_read_a_part(server: ServerHandle) -> Found:

@@ -38,6 +38,7 @@ from txstate._engine import (
 )
 from txstate._engine.armed import Tail
 from txstate._engine.attempt import Attempt
+from txstate._engine.documents import Documents
 from txstate._engine.group import Groups, Member
 from txstate._engine.outcome import Committed, Conflict, Outage, verdict
 from txstate._engine.readset import FlaggedBatch, ReadSet
@@ -356,6 +357,23 @@ def shared_reading_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def armed_for_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(armed, "_as_at_first", lambda _: True)
+
+
+@mutant(
+    "what a function goes on with counts as what it was refused",
+    "P1",
+    killers.one_after_a_function_that_was_refused_the_whole,
+)
+def part_got_for_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Documents.ask
+
+    def ask(documents: Documents, key: str, fields: Sequence[str] | None) -> Any:
+        first = documents.asked.get(key, fields)
+        asked = real(documents, key, fields)
+        documents.asked[key] = first
+        return asked
+
+    monkeypatch.setattr(Documents, "ask", ask)
 
 
 @mutant(

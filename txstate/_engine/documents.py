@@ -42,8 +42,8 @@ class Documents:
         guard: says whether they may be used; None: they may, as the function runs.
         records: those that the function has asked for, by key.
         docs: the same as it gets them; there is one for each key.
-        asked: what it asked for of each, the first time; None: all. A retry, or a socket that is armed, brings just
-            that, so that what a partial document shows doesn't depend on either.
+        asked: what it asked for of each, the first time that it got it; None: all. A retry, or a socket that is armed, brings
+            just that, so that what a partial document shows doesn't depend on either.
         widened: whether it later asked for more of one.
         spares: those read on suspicion: by a retry, or by the commit that armed the socket.
     """
@@ -112,7 +112,8 @@ class Documents:
         record = self.records.get(key) or Record(key)
         names = record.missing(fields)
         self.widened |= names != () and key in self.records
-        self.asked.setdefault(key, fields)
+        if key not in self.records:
+            self.asked[key] = fields  # in place of what was refused, if the function goes on with less
         return record, names
 
     def suspect(self, key: str, fields: Sequence[str] | None) -> tuple[Record, Sequence[bytes] | None]:
