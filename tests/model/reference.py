@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -186,12 +187,14 @@ class View(MutableMapping[str, Any]):
                 self._known.update(fields)
         for name, by in list(self._pending.items()):
             if self._knows(name):
-                del self._pending[name]
-                self.increment(name, by)
+                with suppress(CodecError):  # `decide` says so
+                    self.increment(name, by)
 
     def decide(self) -> bool:
         """Finish, and tell whether there is anything to commit."""
         self.load(list(self._pending))
+        for name, by in list(self._pending.items()):
+            self.increment(name, by)  # raises, or it would not wait any more
         if not self.exists:
             return self._stored is not None
         if self._stored is None or self._deleted or self._ttl != _KEEP:
@@ -227,6 +230,7 @@ class View(MutableMapping[str, Any]):
             check_name(name, self.key)
             check(value, self.key)
         self._touched.update(self.fields, mapping)
+        self._pending = {}
         self.fields = copy.deepcopy(dict(mapping))
         self.exists = True
 
@@ -263,6 +267,7 @@ class View(MutableMapping[str, Any]):
         if name not in self:
             raise KeyError(name)
         self._touched.add(name)
+        self._pending.pop(name, None)
         del self.fields[name]
 
     def __contains__(self, name: object) -> bool:

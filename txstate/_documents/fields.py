@@ -50,7 +50,7 @@ class Fields:
         exists: whether it exists, own writes included.
         ttl: milliseconds to live from the commit on; None to remove the expiry; `KEEP`. Without effect when there is
             no document in the end.
-        pending: increments of fields that are not loaded.
+        pending: increments of fields that are not loaded, or were loaded since and can't be incremented.
     """
 
     # A record begins with all of these; most never get another value.
@@ -145,6 +145,8 @@ class Fields:
         name = plain_name(name, key=self.key)
         self._touched[name] = None
         self._values[name] = MISSING
+        if self.pending:
+            self._forget_pending(name)
 
     def increment(self, name: str, by: int) -> int:
         """Add to an integer field; a missing one counts from 0. One that is not loaded waits for `load`.
@@ -182,6 +184,7 @@ class Fields:
             values[plain] = normalize(value, key=self.key, field=plain)
         self._values = values
         self._touched = dict.fromkeys(values)
+        self.pending = {}
         self._hidden = True
         self.exists = True
 

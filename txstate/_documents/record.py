@@ -6,13 +6,14 @@ connections and versions to come.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from txstate._documents.changes import KEEP, NOT_LOADED, Changes, difference, dropped_fields
 from txstate._documents.codec import VERSION_FIELD, decode_name, decode_version, encode_name
 from txstate._documents.fields import Fields
 from txstate._documents.snapshot import Snapshot
-from txstate.errors import UsageError
+from txstate.errors import CodecError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,6 +72,8 @@ class Record(Fields):
     def load(self, *, exists: bool, fields: Mapping[bytes, bytes | None], whole: bool) -> None:
         """Take in what was read, the first time or once more. Own writes stay; waiting increments are applied.
 
+        One that can't be goes on waiting, for `changes` to say so: what was read can be read all the same.
+
         Args:
             exists: whether there is a document.
             fields: names and values as stored, None for a missing field. Kept, so it must not be changed later.
@@ -78,7 +81,7 @@ class Record(Fields):
             whole: whether these are all fields.
 
         Raises:
-            CodecError: the version is not valid, or a waiting increment can't be applied.
+            CodecError: the version is not valid.
         """
         if not self.loaded:
             self.loaded = True
@@ -93,9 +96,9 @@ class Record(Fields):
         self.version = decode_version(version, key=self.key) if exists else 0
         if self.pending:
             for name, by in self.pending.items():
-                if self.look(name) is not NOT_LOADED:
-                    self._forget_pending(name)
-                    self.increment(name, by)
+                with suppress(CodecError):
+                    if self.look(name) is not NOT_LOADED:
+                        self.increment(name, by)
 
     def missing(self, fields: Sequence[str] | None) -> tuple[bytes, ...] | None:
         """What still has to be read before these fields (None: all of them) are known.
@@ -158,10 +161,12 @@ class Record(Fields):
         """What differs from what was read; None when nothing does. `snapshot` shows the state decided here.
 
         Raises:
-            CodecError: a list or dict was given something that can't be stored.
+            CodecError: a list or dict was given something that can't be stored, or an increment can't be applied.
         """
-        if self.pending:
-            raise AssertionError("increments wait: load their fields before asking for the changes")
+        for name, by in self.pending.items():
+            if self.look(name) is NOT_LOADED:
+                raise AssertionError("increments wait: load their fields before asking for the changes")
+            self.increment(name, by)  # raises, or it would not wait any more
         decided = None
         if self._hidden or not self.existed or self.ttl is not KEEP:
             decided = self._decide()
