@@ -240,7 +240,7 @@ class Store(StoreBase[SyncDriver]):
             `NOT_COMMITTED` means that it never will be, either.
 
         Raises:
-            UsageError: it is not a token of this namespace.
+            UsageError: it is not the token of one.
             StoreUnavailable: no connection was free.
         """
         return self._driver.run(plain.resolve_token(self._settings, token))

@@ -11,18 +11,23 @@ import redis
 import redis.asyncio
 import redis.backoff
 import redis.retry
+from support.faults import of_commit, proxied
 from support.stores import meddled, n_of
+from support.twins import both_twins
 from tenacity import stop_after_attempt
 
 from txstate import (
     AsyncStore,
+    CommitUnknown,
     ConflictError,
+    Resolution,
     Retry,
     ServerRefused,
     Store,
     StoreUnavailable,
     UsageError,
 )
+from txstate.testing import DropRequest, Late
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -215,6 +220,27 @@ def test_a_view_has_a_policy_of_its_own(store: Store, other_client: redis.Redis)
     for wrong in (5, b"app:"):
         with pytest.raises(UsageError, match="namespace"):
             store.options(namespace=cast("Any", wrong))
+
+
+@both_twins
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_view_resolves_what_was_in_doubt_on_a_connection_that_the_store_had_opened(
+    kind: str, server: ServerHandle, *, applied: bool
+) -> None:
+    """A token is its connection's, and in the namespace of who opened that."""
+    with proxied(kind, server.url) as (proxy, twin):
+        twin.put("doc", {"n": 1})
+        view = twin.within("app:")
+        at_exec = proxy.inject(Late() if applied else DropRequest(), "EXEC", where=of_commit)
+        cut_off = proxy.inject(DropRequest(), "EXPIRE", times=None)
+        with pytest.raises(CommitUnknown) as caught:
+            view.hasty(1.0).put("doc", {"n": 2})
+        if applied:
+            at_exec.held().deliver()
+        cut_off.cancel()
+        found = view.resolve(caught.value.token)
+        assert found is (Resolution.COMMITTED if applied else Resolution.NOT_COMMITTED)
+        assert view.get("doc") == ({"n": 2} if applied else None)
 
 
 def test_closing_an_async_view_does_nothing(valkey9: ServerHandle) -> None:

@@ -77,6 +77,12 @@ class Twin(ABC):
         view.store = self.store.options(retry=Retry(deadline=deadline))
         return view
 
+    def within(self, namespace: str) -> Self:
+        """A view of another namespace on the same connections. It is not to be closed."""
+        view = copy.copy(self)
+        view.store = self.store.options(namespace=namespace)
+        return view
+
     @property
     def stats(self) -> Stats:
         return self.store.stats()

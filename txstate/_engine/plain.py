@@ -167,7 +167,7 @@ def resolve_token(settings: Settings, token: str | None) -> Steps[Resolution]:
     """
     if token is None:
         return Resolution.UNKNOWN  # it was applied in part, and there is nothing more to be found out
-    evidence = Evidence.parse(token, settings.reserved)
+    evidence = Evidence.parse(token)
     slot = slot_of(evidence.token) if settings.clustered else None
     started = settings.clock()
     try:

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from txstate._documents.codec import VERSION_FIELD
 from txstate._effects import Connect, Lost, ReplyError, Send, Sleep, Unreachable
 from txstate._engine.outcome import passing
+from txstate._engine.settings import RESERVED
 from txstate.errors import UsageError
 from txstate.resolution import Resolution
 
@@ -71,15 +72,15 @@ class Evidence(NamedTuple):
         return f"{self.number.decode()}@{self.token.decode()}"
 
     @classmethod
-    def parse(cls, text: object, reserved: str) -> Evidence:
-        """Read what `str` gave.
+    def parse(cls, text: object) -> Evidence:
+        """Read what `str` gave, of whatever namespace: views share connections, and a token is its connection's.
 
         Raises:
-            UsageError: it is not the token of a `CommitUnknown` of this namespace.
+            UsageError: it is not the token of a `CommitUnknown`.
         """
         number, _, token = text.partition("@") if isinstance(text, str) else ("", "", "")
-        if not number.isdecimal() or not token.startswith(f"{reserved}token:"):
-            raise UsageError(f"{text!r} is not the token of a CommitUnknown of this store and namespace")
+        if not number.isdecimal() or f"{RESERVED}token:" not in token:
+            raise UsageError(f"{text!r} is not the token of a CommitUnknown")
         return cls(token.encode(), number.encode())
 
 
