@@ -365,15 +365,7 @@ def armed_for_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
     killers.one_after_a_function_that_was_refused_the_whole,
 )
 def part_got_for_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Documents.ask
-
-    def ask(documents: Documents, key: str, fields: Sequence[str] | None) -> Any:
-        first = documents.asked.get(key, fields)
-        asked = real(documents, key, fields)
-        documents.asked[key] = first
-        return asked
-
-    monkeypatch.setattr(Documents, "ask", ask)
+    monkeypatch.setattr(Documents, "refuse", lambda *_: None)
 
 
 @mutant(

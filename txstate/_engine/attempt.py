@@ -82,8 +82,7 @@ class Attempt(Standing):
     in_part: CommitUnknown | None = None
     _session: Session | None = None
     tail: Tail | None = None
-    round_trips = 0
-    waited = 0.0
+    round_trips, waited = 0, 0.0
 
     def __init__(
         self,
@@ -320,6 +319,7 @@ class Attempt(Standing):
                 if self.channel is not None and not waits_for_the_rest(self.channel, error):
                     self.channel.drop()
                 raise self.condemn(outcome) from error
+            self.documents.refuse(keys)
             raise outcome.error from error
         finally:
             self.busy = False

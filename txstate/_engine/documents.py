@@ -9,7 +9,7 @@ from txstate._documents.doc import Doc, Record
 from txstate.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from txstate._documents.doc import Guard
     from txstate._engine.armed import Wanted
@@ -112,9 +112,14 @@ class Documents:
         record = self.records.get(key) or Record(key)
         names = record.missing(fields)
         self.widened |= names != () and key in self.records
-        if key not in self.records:
-            self.asked[key] = fields  # in place of what was refused, if the function goes on with less
+        self.asked.setdefault(key, fields)
         return record, names
+
+    def refuse(self, keys: Iterable[str]) -> None:
+        """The server did not let the function have these: if it goes on without, or with less, that is what it asked for."""
+        for key in keys:
+            if key not in self.records:
+                self.asked.pop(key, None)
 
     def suspect(self, key: str, fields: Sequence[str] | None) -> tuple[Record, Sequence[bytes] | None]:
         """The same on suspicion that the function will ask."""
