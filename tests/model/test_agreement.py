@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -31,7 +32,7 @@ from model.steps import (
     transactions,
 )
 
-from txstate import AsyncStore, Snapshot, Store, VersionMismatch
+from txstate import AsyncStore, AsyncTx, Snapshot, Store, Tx, VersionMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -41,7 +42,60 @@ if TYPE_CHECKING:
 ERRORS = (*EXPECTED, VersionMismatch, RolledBackError)
 KEYS = ["k1", "k2", "k3"]
 
+few_fields = st.none() | st.lists(st.sampled_from(["a", "b"]), max_size=2)
 versions = st.sampled_from(["any", "any", "current", "other", "none"])
+
+
+@st.composite
+def second_thoughts(draw: st.DrawFn) -> list[Step]:
+    """What a function does after a conflict: most often something with the same document, or a part of it."""
+    steps = draw(transactions())
+    return (
+        steps if draw(st.booleans()) else [("on", draw(documents), draw(few_fields), ("set", "b", 9)), *steps]
+    )
+
+
+class Mind:
+    """A function that does something else after a conflict.
+
+    Args:
+        key: the document that it begins with.
+        fields: what it wants of that.
+        first: what it then does in its first attempt; None: it writes, and so it is the commit that meets the conflict.
+        second: what it does in a later one.
+        disturb: makes the conflict.
+    """
+
+    def __init__(
+        self,
+        key: str,
+        fields: list[str] | None,
+        first: list[Step] | None,
+        second: list[Step],
+        disturb: Callable[[], object],
+    ) -> None:
+        self.first: list[Step] = [("get", key, fields)]
+        self.end: list[Step] = []
+        if first is None:
+            self.first.append(("on", key, fields, ("set", "a", "never stored")))
+        else:
+            self.first += [step for step in first if step[0] != "raise"]
+            self.end.append(("get", "one that nobody has read", None))
+        self.second, self.disturb = second, disturb
+
+    def sync(self, tx: Tx) -> list[str]:
+        if tx.attempt > 1:
+            return on_tx(self.second)(tx)
+        on_tx(self.first)(tx)
+        self.disturb()
+        return on_tx(self.end)(tx)
+
+    async def asynchronous(self, tx: AsyncTx) -> Any:
+        if tx.attempt > 1:
+            return await on_async_tx(self.second)(tx)
+        await on_async_tx(self.first)(tx)
+        self.disturb()
+        return await on_async_tx(self.end)(tx)
 
 
 class Twins:
@@ -99,6 +153,39 @@ class Agreement(RuleBasedStateMachine):
         """What is asked for again and again finds its socket armed."""
         for _ in range(times):
             self.run(transaction)
+
+    @rule(
+        key=documents,
+        fields=few_fields,
+        first=st.none() | transactions(),
+        second=second_thoughts(),
+        following=st.sampled_from(["run", "update", "put"]),
+    )
+    def change_mind(
+        self, key: str, fields: list[str] | None, first: list[Step] | None, second: list[Step], following: str
+    ) -> None:
+        """A function meets a conflict, and then does something else. The next call must find what that one asks for."""
+
+        def model() -> object:
+            self.set_in_model(key, "c", 5)
+            return self.model.run(on_model(second))
+
+        minds = [
+            Mind(key, fields, first, second, partial(self.twins.client.hset, namespace + key, "c", "5"))
+            for namespace in self.namespaces
+        ]
+        for _ in range(2):  # so that its socket is armed for what it begins with
+            self.agree(
+                model,
+                lambda: self.sync.run(minds[0].sync),
+                lambda: self.asynchronous.run(minds[1].asynchronous),
+            )
+            if following == "run":
+                self.run([("get", key, fields), ("on", key, fields, ("dict",))])
+            elif following == "update":
+                self.update(key, fields, [("setdefault", "a", 1), ("dict",)], "any")
+            else:
+                self.put(key, {"a": 1}, "any", ...)
 
     @rule(key=keys, fields=field_lists, todo=todos(), version=versions)
     def update(self, key: str, fields: Sequence[str] | None, todo: list[Step], version: str) -> None:
@@ -166,11 +253,7 @@ class Agreement(RuleBasedStateMachine):
     def another_client_sets_a_field(self, key: str, name: str, value: int) -> None:
         for namespace in self.namespaces:
             self.twins.client.hset(namespace + key, name, str(value))
-        document = self.model.documents.get(key)
-        if document is None:
-            self.model.documents[key] = Document({name: value}, revision=-1)
-        else:
-            document.fields[name] = value
+        self.set_in_model(key, name, value)
 
     @rule(key=documents)
     def another_client_deletes(self, key: str) -> None:
@@ -200,6 +283,10 @@ class Agreement(RuleBasedStateMachine):
         before, highest = seen.get(key, (0, 1))
         assert version == highest if revision == before else version > highest
         seen[key] = revision, version
+
+    def set_in_model(self, key: str, name: str, value: int) -> None:
+        """What another client does that knows of no versions."""
+        self.model.documents.setdefault(key, Document({}, revision=-1)).fields[name] = value
 
     def versions(self, key: str, choice: str) -> tuple[int | None, int | None, int | None]:
         """What to pass as if_version to the model and the two stores."""
