@@ -268,3 +268,31 @@ def test_keys_are_listed_on_all_primaries(kind: str, cluster: Cluster) -> None:
     with open_twin(kind, cluster.url, namespace="{n}:") as twin:
         twin.put("one", {"n": 1})
         assert twin.keys() == ["one"]
+
+
+@both_twins
+def test_a_document_that_has_not_moved_yet_is_there_for_who_connects_while_its_slot_moves(
+    kind: str, any_cluster: Cluster
+) -> None:
+    """A new connection's token is at the slot's new node; a document that is read without it may still be at the old one."""
+    slot = slot_of(b"{x}")
+    here = any_cluster.owner(slot)
+    there = any_cluster.other_primary(here)
+    with open_twin(kind, any_cluster.url) as twin:
+        twin.put("{x}1", {"n": 1})
+        twin.put("{x}2", {"n": 2})
+    try:
+        any_cluster.begin_move(slot, here, there)
+        for moved in (False, True):
+            for fields in (None, ["n"]):
+                with open_twin(kind, any_cluster.url) as twin:  # no connection yet
+                    for number in (1, 2):
+                        snapshot = twin.get(f"{{x}}{number}", fields)
+                        assert snapshot is not None
+                        assert snapshot["n"] == number
+                    assert twin.get("{x}3", fields) is None
+                    assert None not in twin.get_each(["{x}2", "{x}1"], fields).values()
+            if not moved:
+                any_cluster.move_key("{x}1", here, there)
+    finally:
+        any_cluster.end_move(slot, here, there)

@@ -679,6 +679,18 @@ def a_slot_that_moves_away(_server: ServerHandle) -> Found:
         return Found(found != 2, f"the counter is {found} after 2 increments")
 
 
+def a_slot_that_moves(_server: ServerHandle) -> Found:
+    """A document is read over a new connection, while it has not moved yet, and its slot does."""
+    with start_cluster(primaries=2, replicas=False) as cluster, Store(cluster.url) as store:
+        store.put("a", {"n": 0})
+        slot = slot_of(b"a")
+        here = cluster.owner(slot)
+        cluster.begin_move(slot, here, cluster.other_primary(here))
+        with Store(cluster.url) as late:
+            missing = late.get("a") is None
+    return Found(missing, "it was missing" if missing else "it was there")
+
+
 def a_slot_that_moved_since(_server: ServerHandle) -> Found:
     """What a connection had read before its slot moved, asked for once another writer has changed it where it is now."""
     with (

@@ -30,7 +30,9 @@ from txstate._engine import (
     commit,
     doubt,
     readset,
+    repeated,
     resolve,
+    session,
     shared,
     straight,
     straight_run,
@@ -156,6 +158,16 @@ def claim_trusted_for_safety(monkeypatch: pytest.MonkeyPatch) -> None:
 @mutant("reads are not validated", "P3, P4", killers.audit)
 def read_only_without_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readset, "client_flags", lambda _: b"N")
+
+
+@mutant("who only reads is sent after the token of its connection", "P4", killers.a_slot_that_moves)
+def read_where_the_token_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*args: Any, reads: bool) -> Steps[Any]:
+        assert reads
+        return (yield from real(*args))
+
+    real = session.connect
+    monkeypatch.setattr(repeated, "connect", connect)
 
 
 @mutant(

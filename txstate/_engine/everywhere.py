@@ -81,7 +81,8 @@ def _some(
         answers = replies[begin:after]
         elsewhere = any(isinstance(reply, ReplyError) and passing(because(reply)) for reply in answers)
         if not elsewhere or read is first:
-            for reply in answers[: -1 if read.replies > 1 else 0]:
+            # That of EXEC as well: Valkey says only there that it has moved.
+            for reply in answers if read.replies > 1 else ():
                 required(reply, f"reading {read.key!r}")
             yield from take(settings, channel, [read], answers if read.replies == 1 else answers[-1], timeout)
             done.add(read)

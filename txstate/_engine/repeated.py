@@ -58,7 +58,7 @@ def repeated(
                         channel.drop()
                 timeout = max(0.001, min(settings.timeout, deadline - settings.clock()))
                 if channel.session is None:
-                    yield from connect(channel, settings, timeout, slot)
+                    yield from connect(channel, settings, timeout, slot, reads=True)
                 else:
                     channel.session.armed = None
                 return (yield from once(channel, timeout))
@@ -69,6 +69,8 @@ def repeated(
                 yield from trouble.met(error)
     finally:
         if channel is not None:
+            if channel.session is not None and channel.session.for_once:
+                channel.drop()
             channel.release()
 
 

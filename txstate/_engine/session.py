@@ -52,6 +52,8 @@ back at once: one pause after many turns, as at the end of a job, is no reason t
 _AMENDS: Final = 64
 """How many times as often as it takes to be trusted again a process has to come back at once for that to become easier:
 what a mistake has cost the others, they have got back by then."""
+_WATCH, _FIELD_TTL = 2, 5
+"""Of the replies to the proof of a connection, those to what names the token."""
 _ROLES: Final = (b"master", b"slave", b"replica", b"sentinel")
 
 
@@ -70,6 +72,7 @@ class Session:
         slot: of a cluster, in which it works now; None: there are no slots.
         guest: whether the node only imports that slot. What is created there might still be at the owner, which could
             then not hand it over: no claims are left.
+        for_once: whether it is proven for the reading only that it was made for.
         token: the name of its token, in this slot.
         token_set: whether the token is known to be on the server.
         token_error: why it could not be set, if so: reading goes on, a commit does not.
@@ -107,6 +110,7 @@ class Session:
         "field_ttls",
         "finished",
         "flags",
+        "for_once",
         "fresh",
         "guest",
         "handover",
@@ -132,7 +136,7 @@ class Session:
         self.token, self.slot = token, slot
         self.token_set = False
         self.token_error: ReplyError | None = None
-        self.watching = self.guest = False
+        self.watching = self.guest = self.for_once = False
         self.flags = False
         self.role: Command | None = None
         self.field_ttls = FieldTTLs.NONE
@@ -218,11 +222,21 @@ class Session:
         return objection(durability, self.probed)
 
 
-def connect(channel: Channel, settings: Settings, timeout: float, slot: int | None = None) -> Steps[Session]:
+def connect(
+    channel: Channel, settings: Settings, timeout: float, slot: int | None = None, *, reads: bool = False
+) -> Steps[Session]:
     """Connect the channel if need be, and prove on the new socket that transactions work there.
 
     With MULTI refused by an ACL, the commands behind it would run outside of any transaction; so each connection
     first shows that an empty one is taken.
+
+    Args:
+        channel: where.
+        settings: the store's.
+        timeout: seconds that connecting, and the reply, may take.
+        slot: of a cluster, in which it will work.
+        reads: it is for reading without a token: that the slot is on its way is then no reason to go to where it goes, as a
+            document that is still here would be missing there.
 
     Raises:
         Unreachable: no connection.
@@ -244,6 +258,10 @@ def connect(channel: Channel, settings: Settings, timeout: float, slot: int | No
     try:
         replies = yield Send(channel, _proof(session.token), timeout)
         settings.counters.add(round_trips=1)
+        if reads and isinstance(replies[_WATCH], ReplyError) and replies[_WATCH].code == "ASK":
+            # It is the token that is not here, and nobody needs it. How fields expire is not told, either.
+            session.for_once = True
+            replies[_WATCH] = replies[_FIELD_TTL] = b""
         _judge(session, replies, settings)
     except BaseException:
         channel.drop()
