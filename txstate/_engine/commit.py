@@ -20,7 +20,6 @@ from txstate._engine.doubt import in_doubt, settle
 from txstate._engine.guarded import guarded_verdict, guarded_write
 from txstate._engine.outcome import APPLIED, Committed, Conflict, Outage, Partial, Refused, failure, verdict
 from txstate._engine.resolve import Evidence
-from txstate._engine.session import FRESH
 from txstate._engine.shared import carry_others, is_carried
 from txstate._engine.state import RUNNING, Condemned
 from txstate._engine.turns import follows, pass_on, with_commit
@@ -182,8 +181,8 @@ def judged(
             return (yield from in_doubt(attempt, broken)) if broken.sent else Outage(broken)
     session.watching = tail is not None and tail.watches
     outcome = judge(replies[:size], keys)
-    if isinstance(outcome, Committed) and not session.fresh:
-        session.fresh = attempt.began + FRESH
+    if isinstance(outcome, Committed):
+        session.stamped(attempt.began)
     settle(attempt, outcome)
     if isinstance(outcome, Partial):
         assert attempt.in_part is not None  # noqa: S101 - set just now

@@ -200,7 +200,7 @@ def _read(settings: Settings, channel: Channel, reads: Sequence[Read], timeout: 
         if name is not None:
             require_primary(name)
     answers = replies[len(before) :]
-    if atomic or replies[0] == b"OK":  # that of UNWATCH, if it was asked for: no document reads like this
+    if atomic or (before and replies[0] == b"OK"):
         session.watching = False
     if atomic:
         for queued in answers[: len(asked) + 1]:

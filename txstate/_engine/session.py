@@ -38,7 +38,7 @@ _TOKENS: Final = 32
 _LOOSE: Final = 256
 """How many signatures are remembered of documents whose encoding tells nothing."""
 
-FRESH: Final = 60.0
+_FRESH: Final = 60.0
 """Seconds for which the expiry of a token, an hour at least, is left as it is: to set it anew costs the server as much as a
 command of its own."""
 
@@ -84,7 +84,7 @@ class Session:
         calm: whether the last count of documents with such fields, if one was needed, was 0.
         loose: signatures of transactions whose documents have encodings that do not show that no field expires.
         fresh: until when the expiry of its token need not be set again, by the settings' clock; 0: a commit sets it. Once that
-            was applied, `FRESH` seconds after it began.
+            was applied, a minute after it began.
         lasts: for how long that was set, as it was sent.
         armed: a snapshot that is watched already.
         asked: what a first read asks beside the document; none: it was not made yet.
@@ -209,6 +209,11 @@ class Session:
             return ("SET", self.token, number, "KEEPTTL")  # it is watched, so it is there
         self.fresh, self.lasts = 0.0, lasts
         return ("SET", self.token, number, "EX", lasts)
+
+    def stamped(self, since: float) -> None:
+        """Such a commit was applied; it was stamped then, or later."""
+        if not self.fresh:
+            self.fresh = since + _FRESH
 
     def farewell(self) -> Sequence[Command]:
         """What gives back the turn that is kept for the next call, as there won't be one; nothing where there is no such turn."""

@@ -24,7 +24,7 @@ from txstate._engine.first_read import first_read
 from txstate._engine.outcome import APPLIED, GiveWay, Outage, verdict
 from txstate._engine.pursuit import first_attempt
 from txstate._engine.resolve import Evidence
-from txstate._engine.session import FRESH, PROMPT
+from txstate._engine.session import PROMPT
 from txstate._engine.state import COMMITTED
 from txstate._engine.transaction import ended, judging, onward, raised, transact
 from txstate._engine.turns import come_in, in_turn, lines_up, stays
@@ -189,7 +189,7 @@ def change(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs
         if answer != _APPLIED and verdict(came[:size], (key,)) is not APPLIED:
             raise _UnusualError
         if not session.fresh:
-            session.fresh = began + FRESH
+            session.stamped(began)
         record.committed_version = version
         noted.committed = session.token, number
         session.watching = behind.watches

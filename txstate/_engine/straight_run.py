@@ -19,7 +19,6 @@ from txstate._engine.outcome import APPLIED, applied
 from txstate._engine.pursuit import first_attempt
 from txstate._engine.reads import Stale
 from txstate._engine.resolve import Evidence
-from txstate._engine.session import FRESH
 from txstate._engine.state import COMMITTED, ENDED, RUNNING
 from txstate._engine.transaction import ended, judging, onward, proving, raised, transact
 from txstate._engine.turns import follows, with_commit
@@ -98,8 +97,7 @@ def run(  # noqa: C901, PLR0912, PLR0915 - one way, and each turn of it costs a 
                 )
                 attempt.busy = False
                 if applied(came, size):
-                    if not at.fresh:
-                        at.fresh = attempt.began + FRESH
+                    at.stamped(attempt.began)
                     at.watching = behind is not None and behind.watches
                     settle(attempt, APPLIED)
                     if behind is not None:
