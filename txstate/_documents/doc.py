@@ -203,12 +203,6 @@ class Doc(DictLike, MutableMapping[str, JSON]):
         for name in self._record.names():
             self._record.remove(name)
 
-    def __copy__(self) -> dict[str, JSON]:
-        return self.to_dict()
-
-    def __deepcopy__(self, memo: object) -> dict[str, JSON]:
-        return self.to_dict()
-
     def __reduce__(self) -> tuple[type[dict[str, JSON]], tuple[dict[str, JSON]]]:
         return dict, (self.to_dict(),)
 
